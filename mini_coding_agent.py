@@ -19,7 +19,7 @@ A language model can only write text. A coding agent is the loop that lets this 
 Everything else in this file makes that loop hold up in practice:
 
     1  Live repo context          what the model is told about the folder it works in
-    2  Prompt shape               why each step costs seconds and not minutes
+    2  Prompt shape               why a step costs seconds and not minutes
     3  Tools and permissions      the reply, declaring a tool, the tools, the gate
     4  Context reduction          what to leave out when the window is full
     5  Sessions and memory        what is saved, resumed and undone
@@ -29,12 +29,13 @@ Everything else in this file makes that loop hold up in practice:
     The terminal                  flags, commands, questions
     Extras                        a demo, a doctor, a sandbox: each can be deleted
 
-Read it from here to the end; every chapter uses only what was explained before it. Two kinds of
-error run through it: `ToolError` is written for the model, `RuntimeError` for the human.
+Read it from here to the end. Two kinds of error run through it: `ToolError` is read by the model,
+`RuntimeError` by the human.
 """
 
 import argparse
 import contextlib
+import ctypes
 import difflib
 import errno
 import functools
@@ -45,9 +46,12 @@ import json
 import math
 import os
 import re
+import select
+import shlex
 import shutil
 import signal
 import stat
+import struct
 import subprocess
 import sys
 import textwrap
@@ -56,8 +60,9 @@ import time
 import unicodedata
 import warnings
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
@@ -65,9 +70,7 @@ from typing import IO, Annotated, Any, Protocol, get_args
 
 __version__ = "0.1.0"
 
-Event = dict[
-    str, Any
-]  # one thing that happened: role, content, created_at; for tools name and args
+Event = dict[str, Any]  # what happened: role, content, created_at; for tools also name and args
 
 
 class ToolError(Exception):
@@ -83,34 +86,30 @@ CLIP_MARK = re.compile(r"\[\.\.\. \d+ characters left out \.\.\.\]")
 
 
 def clip(text: str, limit: int) -> str:
-    """Return text of at most `limit` characters (but the mark): head, tail, what is gone.
+    """Return at most `limit` characters: head, a mark with the number of those left out, tail.
 
     The tail stays because that is where errors stand.
     """
     if len(text) <= limit:
         return text
-    head, tail = (limit * 2) // 3, limit - (limit * 2) // 3 - 50
-    tail = max(tail, 1)
-    gone = len(text) - head - tail
-    return f"{text[:head]}\n[... {gone} characters left out ...]\n{text[-tail:]}"
+    head = limit * 2 // 3
+    tail = max(limit - head - 50, 1)  # the mark needs up to 50
+    return f"{text[:head]}\n[... {len(text) - head - tail} characters left out ...]\n{text[-tail:]}"
 
 
 def visible(text: str, keep: str = "") -> str:
-    r"""Return text with each character that could fool a reader spelt out: ESC becomes `\x1b`.
+    r"""Return text with what could fool a reader spelt out, except for `keep`: ESC is `\x1b`.
 
-    Control, bidirectional, zero-width and unusual blank characters; those in `keep` stay.
+    That is control, bidirectional and zero-width characters and unusual blanks.
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(
-        char if char in keep or char == " " or char.isprintable() else f"\\x{ord(char):02x}"
-        if ord(char) < 256 else f"\\u{ord(char):04x}"
-        for char in text
-    )  # fmt: skip
+    spelt = ((c, f"\\x{ord(c):02x}" if ord(c) < 256 else f"\\u{ord(c):04x}") for c in text)
+    return "".join(c if c in keep or c == " " or c.isprintable() else hex_ for c, hex_ in spelt)
 
 
 def size(text: str) -> int:
-    """Return the bytes of a text as UTF-8; what is no valid character counts three."""
+    """Return the bytes of a text in UTF-8; half of a surrogate pair counts three."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
@@ -118,24 +117,22 @@ def size(text: str) -> int:
 #
 # A model that knows the branch, the layout and the house rules asks fewer questions and guesses
 # less. The snapshot is taken once, when the session starts: a fresh one in every prompt would cost
-# a full re-read each time (chapter 2). The folder may be hostile, so looking at it must run nothing
-# that it names, follow no link out of it, and never wait.
+# a full re-read each time (chapter 2). The folder may be hostile, so looking at it runs nothing
+# that it names, follows no link out of it and never waits.
 
 STATE_DIR = ".mini-coding-agent"
-CLUTTER = {
-    STATE_DIR, ".git", "node_modules", "__pycache__", ".venv", "venv", ".tox", ".nox", ".idea",
-    ".mypy_cache", ".pytest_cache", ".ruff_cache",
-}  # fmt: skip
-SNAPSHOT_CHARS = 4_500  # about 1,500 tokens: the model reads it before it can do anything
+CLUTTER = {STATE_DIR, ".git", "node_modules", "__pycache__", ".venv", "venv", ".tox", ".idea"}
+CLUTTER |= {".mypy_cache", ".pytest_cache", ".ruff_cache"}
+SNAPSHOT_BYTES = 4_500  # about 1,500 tokens, read before the first step
 
 # Plain `git status` runs whatever core.fsmonitor, a hook or a filter of the repository names.
-GIT_OPTIONS = (
-    "--no-optional-locks", "--no-pager", "-c", "core.fsmonitor=false", "-c", "core.pager=cat",
-    "-c", f"core.hooksPath={os.devnull}", "-c", "log.showSignature=false",
-    "-c", "safe.bareRepository=explicit", "-c", "protocol.allow=never",
-)  # fmt: skip
+GIT_OPTIONS = [
+    *("--no-optional-locks", "--no-pager", "-c", "core.fsmonitor=false", "-c", "core.pager=cat"),
+    *("-c", f"core.hooksPath={os.devnull}", "-c", "log.showSignature=false"),
+    *("-c", "safe.bareRepository=explicit", "-c", "diff.autoRefreshIndex=false"),
+]
 PROGRAM_KEYS = re.compile(
-    r"core\.(fsmonitor|hookspath|sshcommand|pager|editor|askpass|gitproxy|alternaterefscommand)"
+    r"core\.(worktree|fsmonitor|hookspath|sshcommand|pager|editor|askpass|gitproxy|alternaterefscommand)"
     r"|(diff|merge)\..*(external|command|textconv|driver)|filter\..*|gpg\..*program|pager\..*"
     r"|log\.showsignature|credential\..*helper|.*\.(uploadpack|receivepack|vcs|packobjectshook)",
     re.IGNORECASE,
@@ -161,52 +158,40 @@ def open_regular(path: Path) -> IO[bytes]:
     A FIFO would block in open() and a device may act on it, so both are refused before.
     """
     if stat.S_ISREG(os.lstat(path).st_mode):
-        flags = ("O_NONBLOCK", "O_NOFOLLOW", "O_BINARY")
-        handle = os.open(path, functools.reduce(int.__or__, (getattr(os, f, 0) for f in flags)))
-        if stat.S_ISREG(os.fstat(handle).st_mode):
-            return open(handle, "rb")
-        os.close(handle)
+        flags = (getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOFOLLOW", "O_BINARY"))
+        file = open(os.open(path, sum(flags)), "rb")  # noqa: SIM115
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return file
+        file.close()
     raise OSError(errno.EINVAL, "not a regular file")
 
 
 @functools.cache
 def find_program(name: str, root: Path) -> str | None:
-    """Return the program's path from an absolute PATH folder outside the workspace, or None."""
-    folders = [f for f in os.get_exec_path() if os.path.isabs(f)]
-    found = shutil.which(name, path=os.pathsep.join(folders))
-    return found if found and not inside(root, Path(found).resolve()) else None
+    """Return the first such program in an absolute PATH folder outside the workspace, or None."""
+    for folder in filter(os.path.isabs, os.get_exec_path()):
+        found = shutil.which(name, path=folder)
+        if found and not any(inside(root, path) for path in (Path(found), Path(found).resolve())):
+            return found
+    return None
 
 
 def plain_environment() -> dict[str, str]:
-    """Return the few variables that a program needs which runs unasked; no `GIT_*` among them."""
-    kept = [
-        "PATH",
-        "HOME",
-        "USER",
-        "LANG",
-        "TMPDIR",
-        "SYSTEMROOT",
-        "USERPROFILE",
-        "APPDATA",
-        "TEMP",
-        "XDG_CONFIG_HOME",
-    ]
-    kept_values = {name: os.environ[name] for name in kept if name in os.environ}
-    return kept_values | {"GIT_TERMINAL_PROMPT": "0", "GIT_NO_LAZY_FETCH": "1", "LC_ALL": "C.UTF-8"}
+    """Return the few variables that a program needs which runs unasked: nobody's git settings."""
+    kept = "PATH HOME USER LANG TMPDIR SYSTEMROOT USERPROFILE APPDATA TEMP XDG_CONFIG_HOME".split()
+    found = {name: os.environ[name] for name in kept if name in os.environ}
+    return found | {"GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": "none", "LC_ALL": "C.UTF-8"}
 
 
 def git(cwd: Path, *args: str) -> str:
     """Return what a git command prints; empty if there is no git or it fails or takes over 5 s."""
-    program = find_program("git", cwd)
-    if not program:
-        return ""
-    command = [program, *GIT_OPTIONS, *args]
+    command = [find_program("git", cwd) or "", *GIT_OPTIONS, *args]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         done = subprocess.run(
-            command, cwd=cwd, env=plain_environment(), capture_output=True, timeout=5,
-            stdin=subprocess.DEVNULL,
+            command, cwd=cwd, env=plain_environment(), stdin=subprocess.DEVNULL,
+            capture_output=True, timeout=5, check=True,
         )  # fmt: skip
-        return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else ""
+        return done.stdout.decode("utf-8", "replace")
     return ""
 
 
@@ -216,18 +201,41 @@ def git_runs_foreign_programs(cwd: Path) -> bool:
     Listing the names runs nothing. What the user set for all repositories is the user's choice.
     """
     listed = git(cwd, "config", "--list", "--name-only", "--show-scope", "-z").split("\0")
-    scopes, names = listed[:-1:2], listed[1::2]
-    own = [
-        name
-        for scope, name in zip(scopes, names, strict=True)
-        if scope not in ("system", "global", "command")
-    ]
+    users = ("system", "global", "command")
+    own = [name for scope, name in zip(listed[:-1:2], listed[1::2]) if scope not in users]
     return not own or any(PROGRAM_KEYS.fullmatch(name) for name in own)
+
+
+def git_facts(root: Path, repo: Path) -> dict[str, Any]:
+    """Return branch, default branch, status, commits and the ignored paths, from four processes."""
+    head = git(root, "symbolic-ref", "refs/remotes/origin/HEAD").strip()
+    facts: dict[str, Any] = {"default_branch": head.rpartition("/")[2] or "-", "recent_commits": []}
+    if git_runs_foreign_programs(root):
+        branch = git(root, "symbolic-ref", "--short", "HEAD").strip()
+        why = "(left out: no git, or this repository's git configuration names a program)"
+        return facts | {"branch": branch or "-", "status": why}
+    shown = git(
+        root, "status", "--porcelain", "-z", "--branch", "--no-renames",
+        "--ignored=matching", "--ignore-submodules=all",
+    )  # fmt: skip
+    branch, *paths = (shown or "## -\0?? (unknown: git status failed)\0").split("\0")[:-1]
+    below = "" if root == repo else root.relative_to(repo).as_posix() + "/"
+    ignored = [path[3:].rstrip("/") for path in paths if path.startswith("!! ")]
+    changed = [visible(path) for path in paths if not path.startswith("!! ")]
+    log = git(root, "log", "-5", "--format=%h %s")
+    return facts | {
+        "branch": branch.removeprefix("## ").removeprefix("No commits yet on ").partition("...")[0],
+        "status": clip("\n".join(changed) or "clean", 1200),
+        "recent_commits": [visible(line)[:100] for line in log.splitlines()],
+        "ignored": frozenset(
+            path.removeprefix(below) for path in ignored if path.startswith(below)
+        ),
+    }
 
 
 def read_document(folder: Path, name: str, limit: int) -> str:
     """Return the beginning of a text file of a folder; empty unless it really lies in there."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, RuntimeError):
         path = (folder / name).resolve()
         if inside(folder, path):
             with open_regular(path) as file:
@@ -241,23 +249,26 @@ def folder_entries(folder: Path, ignored: frozenset[str], root: Path) -> list[os
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         below = "" if folder == root else folder.relative_to(root).as_posix() + "/"
         kept = (e for e in entries if e.name not in CLUTTER and below + e.name not in ignored)
-        return sorted(
-            itertools.islice(kept, 2000),
-            key=lambda e: (not e.is_dir(follow_symlinks=False), e.name),
-        )
+        order: Callable[[os.DirEntry[str]], Any] = lambda e: (not is_folder(e), e.name)
+        return sorted(itertools.islice(kept, 2000), key=order)
     return []
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Tell whether an entry is a folder and not a link to one."""
+    return entry.is_dir(follow_symlinks=False)
 
 
 def folder_tree(folder: Path, ignored: frozenset[str], root: Path, depth: int) -> list[str]:
     """Return an indented listing, at most 12 entries a folder; links are named, not followed."""
-    lines = []
+    lines: list[str] = []
     entries = folder_entries(folder, ignored, root)
     for entry in entries[:12]:
-        is_folder = entry.is_dir(follow_symlinks=False)
-        lines.append(repr(entry.name + "/" * is_folder + "@" * entry.is_symlink())[1:-1])
-        if is_folder and depth > 1 and len(lines) < 60:
-            below = folder_tree(Path(entry.path), ignored, root, depth - 1)
-            lines += ["  " + line for line in below]
+        lines.append(visible(entry.name) + "/" * is_folder(entry) + "@" * entry.is_symlink())
+        if is_folder(entry) and depth > 1 and len(lines) < 60:
+            lines += [
+                "  " + line for line in folder_tree(Path(entry.path), ignored, root, depth - 1)
+            ]
     return lines + [f"... {len(entries) - 12} more"] * (len(entries) > 12)
 
 
@@ -267,11 +278,13 @@ class WorkspaceContext:
 
     cwd: str
     repo_root: str
-    branch: str
-    default_branch: str
-    status: str
-    recent_commits: list[str]
-    project_docs: dict[str, str]  # instructions from the outermost AGENTS.md in, then excerpts
+    branch: str = "-"
+    default_branch: str = "-"
+    status: str = "(no git repository)"
+    recent_commits: list[str] = field(default_factory=list)
+    project_docs: dict[str, str] = field(
+        default_factory=dict
+    )  # AGENTS.md outermost first, excerpts
     layout: list[str] = field(default_factory=list)
     ignored: frozenset[str] = frozenset()  # what git ignores, relative to cwd
 
@@ -280,87 +293,46 @@ class WorkspaceContext:
         """Take the snapshot: at most four git processes, bounded time and text.
 
         The border is the folder that the user gave. The repository around it is found by its
-        `.git` entry, because what git says of its own root can be moved by `core.worktree`.
+        `.git`, because what git says of its own root can be moved by `core.worktree`.
         """
         root = Path(cwd).resolve()
         repo = next((p for p in (root, *root.parents) if os.path.lexists(p / ".git")), None)
-        facts = git_facts(root, repo) if repo else dict(NO_GIT)
-        ignored = facts.pop("ignored")
-        depths = (folder_tree(root, ignored, root, depth) for depth in (3, 2, 1))
-        layout = next((tree for tree in depths if len(tree) <= 60), [])
+        facts = git_facts(root, repo) if repo else {}
+        ignored = facts.get("ignored", frozenset())
+        trees = (folder_tree(root, ignored, root, depth) for depth in (3, 2, 1))
         docs = {}
-        for folder in reversed(
-            [root, *root.parents][: len(root.parts) - len((repo or root).parts) + 1]
-        ):
-            if text := read_document(folder, "AGENTS.md", 2500):
-                docs[os.path.relpath(folder / "AGENTS.md", root).replace(os.sep, "/")] = text
+        for folder in [p for p in reversed((root, *root.parents)) if inside(repo or root, p)]:
+            name = os.path.relpath(folder / "AGENTS.md", root).replace(os.sep, "/")
+            docs[name] = read_document(folder, "AGENTS.md", 2500)
         for name, limit in (("README.md", 600), ("pyproject.toml", 400), ("package.json", 400)):
-            if text := read_document(root, name, limit):
-                docs[name] = text
+            docs[name] = read_document(root, name, limit)
         return cls(
-            cwd=str(root), repo_root=str(repo or root), layout=layout, ignored=ignored,
-            project_docs=docs, **facts,
+            cwd=str(root), repo_root=str(repo or root), **facts,
+            layout=next((tree for tree in trees if len(tree) <= 60), []),
+            project_docs={name: text for name, text in docs.items() if text},
         )  # fmt: skip
 
-    def text(self, limit: int = SNAPSHOT_CHARS) -> str:
-        """Return the snapshot in at most `limit` characters, the most useful part kept longest."""
-        docs, layout = dict(self.project_docs), list(self.layout)
-        while True:
-            lines = ["Taken when the session started; what you did since is in the transcript."]
-            lines += [f"- cwd: {self.cwd}", f"- repo_root: {self.repo_root}"]
-            lines += [f"- branch: {self.branch} (default: {self.default_branch})"]
-            lines += ["- status:", textwrap.indent(self.status, "  ")]
-            lines += ["- recent commits:", *(f"  {line}" for line in self.recent_commits or ["-"])]
-            lines += ["- layout:", *(f"  {line}" for line in layout or ["(empty)"])]
-            for name, text in docs.items():
-                body = "\n".join(text.splitlines())
-                lines += [f"- {name}:", textwrap.indent(body, "  ", lambda line: True)]
-            whole = "\n".join(lines)
-            if len(whole) <= limit or not (docs or layout):
-                return clip(whole, limit)
-            excerpts = [name for name in docs if not name.endswith("AGENTS.md")]
-            deeper = [line for line in layout if line.startswith(" ")]
-            if excerpts:
-                del docs[excerpts[-1]]
-            elif deeper:
-                layout = [line for line in layout if line not in deeper]
-            elif len(docs) > 1:
-                del docs[next(iter(docs))]
-            else:
-                layout, docs = layout[: len(layout) // 2], docs if layout else {}
-
-
-NO_GIT: dict[str, Any] = {
-    "branch": "-", "default_branch": "-", "status": "(no git repository)",
-    "recent_commits": [], "ignored": frozenset(),
-}  # fmt: skip
-
-
-def git_facts(root: Path, repo: Path) -> dict[str, Any]:
-    """Return branch, default branch, status, commits and the ignored paths, from four processes."""
-    head = git(root, "symbolic-ref", "refs/remotes/origin/HEAD").strip()
-    facts = NO_GIT | {"default_branch": head.rpartition("/")[2] or "-"}
-    if git_runs_foreign_programs(root):
-        branch = git(root, "symbolic-ref", "--short", "HEAD").strip()
-        why = "(left out: git is missing or this repository's git configuration names a program)"
-        return facts | {"branch": branch or "-", "status": why}
-    status = git(
-        root, f"--work-tree={repo}", "status", "--porcelain", "-z", "--branch", "--no-renames",
-        "--ignored=matching", "--ignore-submodules=all",
-    ).split("\0")  # fmt: skip
-    below = "" if root == repo else root.relative_to(repo).as_posix() + "/"
-    ignored = (line[3:].rstrip("/") for line in status if line.startswith("!! "))
-    changed = [line for line in status[1:] if line and not line.startswith("!! ")]
-    log = git(root, "log", "-5", "--no-show-signature", "--format=%h %s")
-    branch = status[0].removeprefix("## ").removeprefix("No commits yet on ").partition("...")[0]
-    return facts | {
-        "branch": branch or "-",
-        "status": clip("\n".join(map(visible, changed)) or "clean", 1200),
-        "recent_commits": [visible(line)[:100] for line in log.splitlines()],
-        "ignored": frozenset(
-            path.removeprefix(below) for path in ignored if path.startswith(below)
-        ),
-    }
+    def text(self, limit: int = SNAPSHOT_BYTES) -> str:
+        """Return the snapshot in at most `limit` bytes; the least useful parts go first."""
+        facts = [
+            "Taken when the session started; what happened since is in the transcript.",
+            f"- cwd: {visible(self.cwd)}", f"- repo_root: {visible(self.repo_root)}",
+            f"- branch: {visible(self.branch)} (default: {visible(self.default_branch)})",
+            "- status:", textwrap.indent(self.status, "  "),
+            "- recent commits:", *(f"  {line}" for line in self.recent_commits or ["-"]),
+            "- layout:",
+        ]  # fmt: skip
+        docs = {
+            name: f"- {visible(name)}:\n" + "\n".join("  " + line for line in text.splitlines())
+            for name, text in self.project_docs.items()
+        }
+        guides = [text for name, text in docs.items() if name.endswith("AGENTS.md")]
+        tree = [f"  {line}" for line in self.layout] or ["  (empty)"]
+        top, nearest = [line for line in tree if not line.startswith("   ")], guides[-1:]
+        shorter = [(tree, list(docs.values())), (tree, guides), (top, guides), (top, nearest)]
+        texts = ("\n".join([*facts, *layout, *shown]) for layout, shown in shorter)
+        text = next((text for text in texts if size(text) <= limit), "\n".join([*facts, *nearest]))
+        return clip(text, limit * len(text) // max(size(text), 1))
 
 
 # -- 2. Prompt shape and cache reuse ---------------------------------------------------------------
@@ -372,7 +344,7 @@ def git_facts(root: Path, repo: Path) -> dict[str, Any]:
 #     PREFIX      rules, tools, examples, snapshot     never in a session; subagents share it
 #     MEMORY      task, files, notes                   only when the transcript folds (chapter 4)
 #     TRANSCRIPT  every event, rendered once           only grows
-#     TAIL        the request in brief, one hint       always, and so it is short and last
+#     TAIL        the request in brief, one hint       always, so it is short and stands last
 #
 # INVARIANT: between two folds, resets or undos the prompt without its tail starts with the previous
 # prompt without its tail, byte for byte. A clock or a step counter in the prefix would make the
@@ -384,7 +356,7 @@ You are Mini-Coding-Agent. You work in the user's repository through the tools b
 Rules:
 - Each reply is exactly one <tool> call or one <final> answer. Stop after it; the result follows.
 - Use tools instead of guessing what a file holds or what a command prints.
-- Write a call as JSON, or with the text between tags when it has several lines: nothing in \
+- Write a call as JSON, or with the text between tags when it has several lines; nothing in \
 <content> is escaped. Both forms are shown below.
 - Read a file before you change it. Copy old_text exactly and without the line numbers.
 - Write complete files that run: no placeholders, no "rest unchanged".
@@ -399,7 +371,7 @@ LABELS = re.compile(
     r"|</?(?:tool|final)\b)",
     re.IGNORECASE | re.MULTILINE,
 )
-TAIL_CHARS = 160  # with the hint under 60 tokens: see NUM_BATCH for what a longer tail would cost
+TAIL_CHARS, TAIL_BYTES = 160, 200  # with the hint under 60 tokens; NUM_BATCH says why
 
 # What servers read as a single control token: `<|im_end|>` in a file would end the user's turn.
 CONTROL = re.compile(
@@ -416,7 +388,7 @@ def quote(text: str) -> str:
 
 
 def defuse(prompt: str) -> str:
-    """Break control tokens with a zero-width space: `<`, n of them, token gets n + 1."""
+    """Break control tokens with zero-width spaces: `<`, n of them, token gets n + 1."""
     return CONTROL.sub("\\1\\2\u200b", prompt)
 
 
@@ -430,30 +402,28 @@ def build_prefix(tools: "Iterable[Tool]", snapshot: str) -> str:
     tools = list(tools)
     shown = [tool for tool in tools if tool.name in ("read_file", "run_shell", "write_file")]
     examples = [render(Call(tool.name, tool.example)) for tool in shown or tools[:3]]
-    return "\n".join(
-        [
-            *(RULES, "", "Tools:", *(tool.line() for tool in tools), ""),
-            *("Valid response examples:", *examples, "<final>Done: ...</final>", ""),
-            *("Workspace:", quote(snapshot), "", ""),
-        ]
-    )
+    return "\n".join([
+        *(RULES, "", "Tools:", *(tool.line() for tool in tools), ""),
+        *("Valid response examples:", *examples, "<final>Done: ...</final>", ""),
+        *("Workspace:", quote(snapshot), "", ""),
+    ])  # fmt: skip
+
+
+def build_tail(request: str, hint: str) -> str:
+    """Return the request in brief, on one line, and the hint."""
+    brief = " ".join(request.split())
+    if len(brief) > TAIL_CHARS or size(defuse(brief)) > TAIL_BYTES:
+        room = TAIL_BYTES * size(brief) // size(defuse(brief))
+        brief = (
+            brief.encode("utf-8", "replace")[:room].decode("utf-8", "ignore")[:TAIL_CHARS] + "..."
+        )
+    return f"{quote(brief)}\n({hint})"
 
 
 def build_prompt(prefix: str, memory: str, transcript: str, tail: str) -> str:
     """Join the four parts, each label on a line of its own; control tokens are broken here."""
-    return defuse(
-        f"{prefix}Memory:\n{memory}\n\nTranscript:\n{transcript}Current user request:\n{tail}"
-    )
-
-
-def build_tail(request: str, hint: str) -> str:
-    """Return the request in at most 160 characters and 240 bytes on one line, and the hint."""
-    brief = " ".join(request.split())
-    if len(brief) > TAIL_CHARS or size(brief) > 240:
-        brief = (
-            brief.encode("utf-8", "replace")[:240].decode("utf-8", "ignore")[:TAIL_CHARS] + "..."
-        )
-    return f"{quote(brief)}\n({hint})"
+    parts = f"Memory:\n{memory}\n\nTranscript:\n{transcript}Current user request:\n{tail}"
+    return defuse(prefix + parts)
 
 
 # -- 3. Structured tools, validation, permissions --------------------------------------------------
@@ -528,9 +498,7 @@ def finished(text: str) -> bool:
 
 def as_text(value: Any) -> str:
     """Return a string; a number stands for its digits."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, (str, int, float)) and not isinstance(value, bool):
         return str(value)
     raise ValueError(f"must be a string, not {type(value).__name__}")
 
@@ -546,13 +514,10 @@ def between(low: int, high: int) -> Callable[[Any], int]:
     """Return a check for whole numbers; digits in a string will do."""
 
     def check(value: Any) -> int:
-        whole = isinstance(value, (int, float, str)) and not isinstance(value, bool)
-        if not whole or not re.fullmatch(r"\s*[+-]?\d{1,18}(\.0+)?\s*", str(value)):
+        digits = re.fullmatch(r"\s*([+-]?\d{1,18})(\.0+)?\s*", str(value))
+        if not digits or isinstance(value, bool) or not low <= int(digits[1]) <= high:
             raise ValueError(f"must be a whole number from {low} to {high}")
-        number = int(float(value)) if "." in str(value) else int(value)
-        if not low <= number <= high:
-            raise ValueError(f"must be from {low} to {high}, not {number}")
-        return number
+        return int(digits[1])
 
     return check
 
@@ -562,102 +527,11 @@ Filled = Annotated[str, as_filled]
 LineNumber = Annotated[int, between(1, 10_000_000)]
 Seconds = Annotated[int, between(1, 600)]
 Steps = Annotated[int, between(1, 20)]
-PLAIN_CHECKS: dict[Any, Callable[[Any], Any]] = {
-    str: as_text, "str": as_text,
-    int: between(-(10**18), 10**18), "int": between(-(10**18), 10**18),
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Tool:
-    """A tool as the prompt, the checks and the gate see it: `run(agent, **arguments)`.
-
-    A risky tool needs permission. If it returns a `Plan`, calling it changes nothing yet: the human
-    sees the plan first. If it returns text, the gate stands before the call.
-    """
-
-    run: Callable[..., Any]
-    risky: bool
-    example: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """The name that the model calls."""
-        return self.run.__name__
-
-    @functools.cached_property
-    def params(self) -> dict[str, inspect.Parameter]:
-        """The parameters that the model fills in; the first one, the agent, is ours."""
-        return dict(itertools.islice(inspect.signature(self.run).parameters.items(), 1, None))
-
-    @functools.cached_property
-    def required(self) -> tuple[str, ...]:
-        """The names of the parameters without a default."""
-        return tuple(p.name for p in self.params.values() if p.default is p.empty)
-
-    @functools.cached_property
-    def plans(self) -> bool:
-        """Whether calling it only says what it would do."""
-        return inspect.signature(self.run).return_annotation in ("Plan", Plan)
-
-    def line(self) -> str:
-        """Return the tool's line in the prompt."""
-        shown = (
-            n if p.default is p.empty else f"{n}={p.default!r}" for n, p in self.params.items()
-        )
-        about = (self.run.__doc__ or "").strip().partition("\n")[0]
-        return f"- {self.name}({', '.join(shown)}): {about}{' [needs approval]' * self.risky}"
-
-    def bind(self, args: dict[str, Any]) -> dict[str, Any]:
-        """Return complete, checked arguments; raise ToolError that says which one is wrong."""
-        problems = [f"unknown argument {name!r}" for name in args if name not in self.params]
-        bound = {}
-        for name, param in self.params.items():
-            if name not in args and name in self.required:
-                problems.append(f"missing argument {name!r}")
-                continue
-            check = next(iter(get_args(param.annotation)[1:]), None) or PLAIN_CHECKS.get(
-                param.annotation
-            )
-            try:
-                value = args.get(name, param.default)
-                bound[name] = check(value) if check else value
-            except ValueError as problem:
-                problems.append(f"{name} {problem}")
-        if problems:
-            text = f"invalid arguments for {self.name}: {'; '.join(problems)}"
-            raise Refused(f"{text}\nexample: {render(Call(self.name, self.example))}")
-        return bound
-
-
-TOOLS: dict[str, Tool] = {}
+BARE_CHECKS = {"str": as_text, "int": between(-(10**18), 10**18)}  # the checks of bare annotations
 
 
 class Refused(ToolError):
     """A call that was not run at all: unknown, invalid, repeated or not permitted."""
-
-
-def known_tool(name: str) -> Tool:
-    """Return the tool of that name; raise Refused with the names that there are."""
-    if name not in TOOLS:
-        raise Refused(f"unknown tool {visible(name)[:60]!r}; the tools are {', '.join(TOOLS)}")
-    return TOOLS[name]
-
-
-def tool(
-    *, risky: bool = False, example: dict[str, Any] | None = None
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Declare a tool: `@tool(risky=True)` before a function of the agent and the arguments."""
-
-    def declare(run: Callable[..., Any]) -> Callable[..., Any]:
-        new = Tool(run, risky, {})
-        for name in new.required:
-            new.example[name] = "..." if new.params[name].annotation in (str, "str") else 1
-        new.example.update(example or {})
-        TOOLS[new.name] = new
-        return run
-
-    return declare
 
 
 @dataclass(frozen=True)
@@ -678,6 +552,86 @@ class Plan(Protocol):
         """Do it; raise ToolError if it cannot be done any more."""
 
 
+@dataclass(frozen=True)
+class Tool:
+    """A tool as the prompt, the checks and the gate see it: `run(agent, **arguments)`.
+
+    A risky tool needs permission. If it returns a `Plan`, calling it changes nothing yet, and the
+    gate shows the plan to the human; otherwise the gate stands before the call.
+    """
+
+    run: Callable[..., Any]
+    risky: bool
+    example: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The name that the model calls."""
+        return self.run.__name__
+
+    @functools.cached_property
+    def params(self) -> dict[str, inspect.Parameter]:
+        """The parameters that the model fills in; the first one, the agent, is ours."""
+        return dict(itertools.islice(inspect.signature(self.run).parameters.items(), 1, None))
+
+    @functools.cached_property
+    def defaults(self) -> dict[str, Any]:
+        """The arguments that may be left out."""
+        return {name: p.default for name, p in self.params.items() if p.default is not p.empty}
+
+    @property
+    def plans(self) -> bool:
+        """Whether calling it only says what it would do."""
+        return inspect.signature(self.run).return_annotation in (Plan, "Plan")
+
+    def line(self) -> str:
+        """Return the tool's line in the prompt."""
+        shown = [f"{n}={self.defaults[n]!r}" if n in self.defaults else n for n in self.params]
+        about = (self.run.__doc__ or "").strip().partition("\n")[0]
+        return f"- {self.name}({', '.join(shown)}): {about}{' [needs approval]' * self.risky}"
+
+    def bind(self, args: dict[str, Any]) -> dict[str, Any]:
+        """Return complete, checked arguments; raise Refused that says which ones are wrong."""
+        problems = [f"unknown argument {name!r}" for name in args if name not in self.params]
+        bound = {}
+        for name, param in self.params.items():
+            kind = param.annotation
+            plain = BARE_CHECKS.get(getattr(kind, "__name__", kind))
+            check = next(iter(get_args(kind)[1:]), plain) or (lambda value: value)
+            try:
+                bound[name] = check((self.defaults | args)[name])
+            except KeyError:
+                problems.append(f"missing argument {name!r}")
+            except ValueError as problem:
+                problems.append(f"{name} {problem}")
+        if problems:
+            text = f"invalid arguments for {self.name}: {'; '.join(problems)}"
+            raise Refused(f"{text}\nexample: {render(Call(self.name, self.example))}")
+        return bound
+
+
+TOOLS: dict[str, Tool] = {}
+
+
+def tool(*, risky: bool = False, example: dict[str, Any] | None = None) -> Callable[[Any], Any]:
+    """Declare a tool: `@tool(risky=True)` before a function of the agent and the arguments."""
+
+    def declare(run: Callable[..., Any]) -> Callable[..., Any]:
+        new = TOOLS[run.__name__] = Tool(run, risky, {})
+        blank = {name: "..." for name in new.params if name not in new.defaults}
+        new.example.update(blank | (example or {}))
+        return run
+
+    return declare
+
+
+def known_tool(name: str) -> Tool:
+    """Return the tool of that name; raise Refused with the names that there are."""
+    if name not in TOOLS:
+        raise Refused(f"unknown tool {visible(name)[:60]!r}; the tools are {', '.join(TOOLS)}")
+    return TOOLS[name]
+
+
 # ---- 3c. The tools ----
 #
 # Each says what it can't do in words that help: a missing file names its neighbours, a missed patch
@@ -687,51 +641,57 @@ READ_CHARS, RESULT_CHARS = (
     12_000,
     4_000,
 )  # what enters the transcript; the rest is named as left out
-FILE_BYTES = 8_000_000  # of a larger file only this much is read
+FILE_BYTES = 8_000_000  # of a larger file no more than this is read, and it is not changed
 SEARCH_SECONDS = 5.0
 
 
 def resolve_path(root: Path, raw: str) -> Path:
     """Return the real path of a name inside the workspace; raise ToolError for any other."""
+    name = visible(raw)[:200]
     try:
         path = (root / raw).resolve()
-        os.fsencode(path)
+        os.lstat(path)
+    except FileNotFoundError:
+        pass
     except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, a NUL byte
-        raise ToolError(f"not a usable path: {visible(raw)[:200]} ({error})") from None
+        if not isinstance(error, NotADirectoryError):
+            raise ToolError(f"not a usable path: {name} ({error})") from None
     if not inside(root, path) or path.parts[1:2] in (("proc",), ("sys",), ("dev",)):
-        raise ToolError(f"path escapes workspace: {visible(raw)[:200]}; use paths relative to it")
+        raise ToolError(f"path escapes workspace: {name}; use paths relative to it")
     if any(is_protected(part) for part in path.relative_to(root).parts):
-        raise ToolError(f"{visible(raw)[:200]} belongs to git or to the agent; leave it alone")
+        raise ToolError(f"{name} belongs to git or to the agent; leave it alone")
     return path
 
 
 def shown_path(root: Path, path: Path) -> str:
-    """Return a path relative to the workspace with forward slashes."""
+    """Return a path relative to the workspace, with forward slashes."""
     return path.relative_to(root).as_posix()
 
 
 def no_such_file(root: Path, path: Path) -> ToolError:
     """Return the error for a missing file, with the closest names that do exist."""
+    text, close = f"no such file: {visible(shown_path(root, path))}", []
     with contextlib.suppress(OSError):
         folder = next(p for p in path.parents if p.is_dir())
         close = difflib.get_close_matches(path.name, sorted(os.listdir(folder))[:2000], 3, 0.5)
-        if hint := ", ".join(visible(shown_path(root, folder / name)) for name in close):
-            return ToolError(f"no such file: {shown_path(root, path)}; did you mean {hint}?")
-    return ToolError(f"no such file: {shown_path(root, path)}; list_files shows what is there")
+        close = [visible(shown_path(root, folder / name)) for name in close]
+    return ToolError(
+        f"{text}; " + (f"did you mean {', '.join(close)}?" if close else "try list_files")
+    )
 
 
-def read_bytes(root: Path, path: Path, limit: int = FILE_BYTES) -> bytes:
-    """Return up to `limit` bytes of a regular file; raise ToolError for anything else."""
+def read_bytes(root: Path, path: Path) -> bytes:
+    """Return up to FILE_BYTES + 1 bytes of a regular file; raise ToolError for anything else."""
     try:
         with open_regular(path) as file:
-            return file.read(limit)
+            return file.read(FILE_BYTES + 1)
     except FileNotFoundError:
         raise no_such_file(root, path) from None
     except OSError as error:
         what = (
             "is a folder; use list_files" if path.is_dir() else error.strerror or "cannot be read"
         )
-        raise ToolError(f"{shown_path(root, path)}: {what}") from None
+        raise ToolError(f"{visible(shown_path(root, path))}: {what}") from None
 
 
 @tool(example={"path": "src"})
@@ -740,29 +700,17 @@ def list_files(agent: "MiniAgent", path: Filled = ".") -> str:
     folder = agent.path(path)
     if not folder.is_dir():
         raise (
-            ToolError(f"not a folder: {path}")
+            ToolError(f"{path} is not a folder")
             if folder.exists()
             else no_such_file(agent.root, folder)
         )
     entries = folder_entries(folder, frozenset(), agent.root)
     lines = [
-        f"[{'D' if e.is_dir(follow_symlinks=False) else 'F'}] {visible(e.name)}"
-        + " (link)" * e.is_symlink()
-        for e in entries
+        f"[{'FD'[is_folder(e)]}] {visible(e.name)}" + " (link)" * e.is_symlink() for e in entries
     ]
-    more = [f"... {len(lines) - 200} more"] * (len(lines) > 200)
-    return "\n".join(lines[:200] + more) or "(empty)"
-
-
-def stands_above(session: dict[str, Any], facts: dict[str, Any]) -> bool:
-    """Tell whether the same lines of the same bytes stand in the prompt already, whole."""
-    fold = Fold(**session["fold"])
-    first = fold.at + bool(fold.chars)
-    return any(
-        event.get("digest") and all(event.get(key) == value for key, value in facts.items())
-        and event["content"].startswith("# ") and not CLIP_MARK.search(event["content"])
-        for event in session["history"][first:]
-    )  # fmt: skip
+    return (
+        "\n".join(lines[:200] + [f"... {len(lines) - 200} more"] * (len(lines) > 200)) or "(empty)"
+    )
 
 
 @tool(example={"path": "src/app.py", "start": 1, "end": 120})
@@ -770,37 +718,41 @@ def read_file(
     agent: "MiniAgent", path: Filled, start: LineNumber = 1, end: LineNumber = 200
 ) -> Result:
     """Read lines of a text file, numbered from 1."""
-    if end < start:
-        raise ToolError(f"end ({end}) is before start ({start})")
     target = agent.path(path)
-    name = shown_path(agent.root, target)
-    data = read_bytes(agent.root, target, FILE_BYTES + 1)
+    name, data = shown_path(agent.root, target), read_bytes(agent.root, target)
     if b"\0" in data[:8192]:
         raise ToolError(f"{name} is a binary file; it has no lines to read")
-    whole = len(data) <= FILE_BYTES
-    lines = data[:FILE_BYTES].decode("utf-8-sig", "replace").split("\n")
-    lines = lines[:-1] if lines[-1] == "" else lines
-    if start > max(len(lines), 1):
-        raise ToolError(f"{name} has {len(lines)} lines; start is {start}")
+    lines = data[:FILE_BYTES].decode("utf-8-sig", "replace").removesuffix("\n").split("\n")
+    if not start <= end or start > len(lines):
+        raise ToolError(f"{name} has {len(lines)} lines; start is {start}, end is {end}")
     shown: list[str] = []
-    room = min(READ_CHARS, agent.window.result_chars) - 200
+    room = min(READ_CHARS, agent.window.result_chars) - 300  # so that whole lines fit
     for number, line in enumerate(lines[start - 1 : end], start):
-        shown.append(f"{number:>4}: {clip(line.removesuffix(chr(13)), 2000)}")
-        room -= len(shown[-1]) + 1
-        if room < 0 and len(shown) > 1:
-            del shown[-1]
+        text = f"{number:>4}: {clip(line.removesuffix(chr(13)), min(2000, room))}"
+        if shown and len(text) > room:
             break
+        shown.append(text)
+        room -= len(text) + 1
     last = start + len(shown) - 1
-    digest = hashlib.sha256(data).hexdigest()[:16]
-    facts = {"file": name, "digest": digest, "lines": [start, last]}
+    facts = {"file": name, "digest": digest(data), "lines": [start, last]}
     if stands_above(agent.session, facts):
         return Result(f"unchanged since you read it above: {name}, lines {start} to {last}", facts)
-    rest = f"\n[{len(lines) - last} more lines; go on with start={last + 1}]" * (last < len(lines))
-    rest += f"\n[only the first {FILE_BYTES // 1_000_000} MB of this file can be read]" * (
-        not whole
+    shown += [f"[{len(lines) - last} more lines; go on with start={last + 1}]"] * (
+        last < len(lines)
     )
-    head = f"# {name}, lines {start} to {last} of {len(lines)}\n" if lines else f"# {name} is empty"
-    return Result(head + "\n".join(shown) + rest, facts)
+    shown += ["[only the first 8 MB of this file can be read]"] * (len(data) > FILE_BYTES)
+    return Result("\n".join([f"# {name}, lines {start} to {last} of {len(lines)}", *shown]), facts)
+
+
+def stands_above(session: dict[str, Any], facts: dict[str, Any]) -> bool:
+    """Tell whether the same lines of the same bytes stand in the prompt already, whole and last."""
+    fold = Fold(**session["fold"])
+    for event in reversed(session["history"][fold.at + bool(fold.chars) :]):
+        if event.get("file") == facts["file"] and "digest" in event:
+            whole = event["content"].startswith("# ") and not CLIP_MARK.search(event["content"])
+            if event["digest"] != facts["digest"] or (whole and event["lines"] == facts["lines"]):
+                return bool(event["digest"] == facts["digest"])
+    return False
 
 
 @contextlib.contextmanager
@@ -813,9 +765,6 @@ def time_limit(seconds: float) -> Iterator[None]:
     def ring(*_: Any) -> None:
         raise TimeoutError
 
-    if not can_interrupt():
-        yield
-        return
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
@@ -825,79 +774,54 @@ def time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def can_interrupt() -> bool:
-    """Tell whether a running regex match can be stopped here: not on Windows, not in a thread."""
-    return hasattr(signal, "SIGALRM") and threading.current_thread() is threading.main_thread()
-
-
-def compile_pattern(pattern: str) -> tuple[re.Pattern[str], str]:
-    """Return the regex and a remark; what is no regex, or could run for ever, is plain text."""
-    try:
-        if can_interrupt() or len(re.findall(r"[*+?{]", pattern)) < 2:
-            return re.compile(pattern), ""
-    except (re.error, OverflowError, RecursionError):
-        pass
-    return re.compile(re.escape(pattern)), " (searched as plain text)"
-
-
 def walk_files(agent: "MiniAgent", top: Path) -> Iterator[Path]:
-    """Yield the regular files below a folder, by name; no links, clutter or ignored folders."""
-    ignored = agent.workspace.ignored if inside(agent.root, top) else frozenset()
+    """Yield the regular files below a folder by name; no links, no clutter, nothing ignored."""
     stack = [top]
     while stack:
-        entries = folder_entries(stack.pop(), ignored, agent.root)
+        entries = folder_entries(stack.pop(), agent.workspace.ignored, agent.root)
         yield from (Path(e.path) for e in entries if e.is_file(follow_symlinks=False))
-        stack += [Path(e.path) for e in reversed(entries) if e.is_dir(follow_symlinks=False)]
+        stack += [Path(e.path) for e in reversed(entries) if is_folder(e)]
+
+
+def matching_lines(root: Path, file: Path, regex: re.Pattern[str]) -> Iterator[str]:
+    """Yield the matching lines of a text file as `path:number: line`."""
+    with contextlib.suppress(ToolError):
+        data = read_bytes(root, file)
+        lines = [] if b"\0" in data[:8192] else data.decode("utf-8", "replace").split("\n")
+        for number, line in enumerate(lines, 1):
+            if regex.search(line[:20_000]):
+                yield f"{visible(shown_path(root, file))}:{number}: {line.rstrip()[:300]}"
 
 
 @tool(example={"pattern": "def main", "path": "."})
 def search(agent: "MiniAgent", pattern: Filled, path: Filled = ".") -> str:
     """Search files for a regular expression, line by line."""
-    top = agent.path(path)
+    top, remark = agent.path(path), ""
     if not top.exists():
         raise no_such_file(agent.root, top)
-    regex, remark = compile_pattern(pattern)
+    # On Windows and in threads there is no alarm: what could run for ever there is plain text.
+    alarm = hasattr(signal, "SIGALRM") and threading.current_thread() is threading.main_thread()
+    try:
+        regex = re.compile(pattern if alarm or len(re.findall(r"[*+?{]", pattern)) < 2 else "[")
+    except (re.error, OverflowError, RecursionError):
+        regex, remark = re.compile(re.escape(pattern)), " as plain text"
     found: list[str] = []
     stop, deadline = "", time.monotonic() + SEARCH_SECONDS
     try:
-        with time_limit(SEARCH_SECONDS + 0.5):
+        with time_limit(SEARCH_SECONDS) if alarm else contextlib.nullcontext():
             for file in walk_files(agent, top) if top.is_dir() else [top]:
-                found += matching_lines(agent.root, file, regex)
+                found += itertools.islice(matching_lines(agent.root, file, regex), 101 - len(found))
                 if len(found) > 100 or time.monotonic() > deadline:
-                    stop = "100 matches" if len(found) > 100 else f"{SEARCH_SECONDS:.0f} seconds"
-                    break
+                    raise TimeoutError
     except TimeoutError:
-        stop = f"{SEARCH_SECONDS:.0f} seconds"
-    lines = found[:100] or [f"no match for {pattern!r}{remark}"]
-    return "\n".join(lines) + (f"\n[stopped after {stop}; search a smaller path]" if stop else "")
-
-
-def matching_lines(root: Path, file: Path, regex: re.Pattern[str]) -> list[str]:
-    """Return the first 101 matching lines of a file as `path:number: line`; none of a binary."""
-    try:
-        data = read_bytes(root, file)
-    except ToolError:
-        return []
-    if b"\0" in data[:8192]:
-        return []
-    lines = enumerate(data.decode("utf-8", "replace").split("\n"), 1)
-    name = visible(shown_path(root, file))
-    hits = (
-        f"{name}:{n}: {line.rstrip()[:300]}" for n, line in lines if regex.search(line[:20_000])
-    )
-    return list(itertools.islice(hits, 101))
+        stop = (
+            f"[stopped after {'100 matches' if len(found) > 100 else '5 seconds'}; narrow the path]"
+        )
+    return "\n".join((found[:100] or [f"no match for {pattern!r}{remark}"]) + [stop] * bool(stop))
 
 
 # Changing files. What is no UTF-8 is kept as lone surrogates ("surrogateescape"), so that a patch
 # gives back every byte that it did not mean to change.
-
-
-def to_bytes(text: str) -> bytes:
-    """Return the bytes of a file's text; raise ToolError if a character has none."""
-    try:
-        return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError as error:
-        raise ToolError(f"character {error.start} cannot be stored as UTF-8") from None
 
 
 @dataclass(frozen=True)
@@ -929,104 +853,112 @@ class Change:
         now = read_bytes(agent.root, self.path) if self.path.exists() else None
         if now != self.before or self.path.resolve() != self.path:
             raise ToolError(f"{self.name} changed in the meantime; read it again")
-        diff = self.diff()[2:]
-        counts = [sum(line.startswith(sign) for line in diff) for sign in "+-"]
+        keep_for_undo(agent, self)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(self.path, self.after)
         except OSError as error:
             raise ToolError(f"{self.name} was not written: {error.strerror}") from None
+        counts = [sum(line.startswith(sign) for line in self.diff()[2:]) for sign in "+-"]
         facts = {"file": self.name, "changed": counts}
         return Result(self.said + syntax_problem(self.name, self.after), facts)
 
 
 def diff_lines(data: bytes) -> list[str]:
     """Return a file's lines for a diff, safe to print; a missing last newline is named."""
-    lines = data.decode("utf-8", "replace").split("\n")
-    shown = [visible(line, "\t") for line in lines]
-    if shown[-1]:
-        return [*shown[:-1], shown[-1] + "\n\\ No newline at end of file"]
-    return shown[:-1]
+    *lines, rest = [visible(line, "\t") for line in data.decode("utf-8", "replace").split("\n")]
+    return [*lines, rest + "\n\\ No newline at end of file"] if rest else lines
 
 
 def replace_file(path: Path, data: bytes, mode: int = 0o666) -> None:
     """Put bytes in place in one step: a crash leaves the old file or the new one, with its mode."""
     temporary = path.with_name(f".{path.name[:80]}.{os.getpid()}.tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    with contextlib.suppress(FileNotFoundError):
+        mode = stat.S_IMODE(os.lstat(path).st_mode)
     try:
-        with open(os.open(temporary, flags | getattr(os, "O_BINARY", 0), mode), "wb") as file:
+        with open(os.open(temporary, flags, mode), "wb") as file:
             file.write(data)
         if path.exists():
-            os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
-        os.replace(temporary, path)
+            os.chmod(temporary, mode)  # the umask may have taken bits away
+        move_over(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
 
 
-def syntax_problem(name: str, data: bytes) -> str:
-    """Return what keeps a .py, .json or .toml file from being read, as a line for the result."""
-    suffix, place, reason = Path(name).suffix, "", ""
-    try:
-        if suffix == ".py":
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                compile(data, name, "exec", dont_inherit=True)
-        elif suffix == ".json":
-            json.loads(data)
-        elif suffix == ".toml" and sys.version_info >= (3, 11):
-            import tomllib
-
-            tomllib.loads(data.decode())
-        return ""
-    except SyntaxError as error:
-        place, reason = f"line {error.lineno}: ", error.msg
-    except (ValueError, RecursionError, MemoryError) as error:
-        reason = str(error) or type(error).__name__
-    return f"\nbut {name} does not parse: {place}{reason}; mend it"
+def move_over(source: Path, target: Path) -> None:
+    """Rename over a file; on Windows a reader may hold it for a moment, so try for a second."""
+    for pause in [0.05] * 20 if os.name == "nt" else []:
+        with contextlib.suppress(PermissionError):
+            return os.replace(source, target)
+        time.sleep(pause)
+    return os.replace(source, target)
 
 
-def refuse_clip_mark(text: str) -> None:
-    """Raise ToolError for text with our mark in it: the model copied what it never saw whole."""
+def to_bytes(text: str) -> bytes:
+    """Return the bytes of a file's text; raise ToolError if a character has none or is our mark."""
     if mark := CLIP_MARK.search(text):
         raise ToolError(
-            f"the text holds {mark[0]!r}, a mark for text you did not see; read it first"
+            f"the text holds {mark[0]!r}, a mark for what you did not see; read that first"
         )
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise ToolError(f"character {error.start} cannot be stored as UTF-8") from None
+
+
+def syntax_problem(name: str, data: bytes) -> str:
+    """Return what keeps a .py, .json or .toml file from being read, as a line for the result."""
+    try:
+        match Path(name).suffix:
+            case ".py":
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    compile(data, name, "exec", dont_inherit=True)
+            case ".json":
+                json.loads(data)
+            case ".toml" if sys.version_info >= (3, 11):
+                import tomllib
+
+                tomllib.loads(data.decode())
+        return ""
+    except SyntaxError as error:
+        problem = f"line {error.lineno}: {error.msg}"
+    except (ValueError, RecursionError, MemoryError) as error:
+        problem = str(error) or type(error).__name__
+    return f"\nbut {name} does not parse: {problem}; mend it"
 
 
 @tool(risky=True, example={"path": "hello.py", "content": 'def hello():\n    return "hi"\n'})
 def write_file(agent: "MiniAgent", path: Filled, content: AnyText) -> Plan:
     """Create or replace a file with the complete text."""
     target = agent.path(path)
-    refuse_clip_mark(content)
-    if target.is_dir():
-        raise ToolError(f"{path} is a folder")
     before = read_bytes(agent.root, target) if os.path.lexists(target) else None
+    if len(before or b"") > FILE_BYTES:
+        raise ToolError(f"{path} is larger than 8 MB; it cannot be replaced")
     name = shown_path(agent.root, target)
     return Change(target, name, before, to_bytes(content), f"wrote {name} ({len(content)} chars)")
 
 
-@tool(
-    risky=True,
-    example={"path": "hello.py", "old_text": 'return "hi"', "new_text": 'return "hello"'},
-)
+@tool(risky=True, example={"path": "hello.py", "old_text": '"hi"', "new_text": '"hello"'})
 def patch_file(agent: "MiniAgent", path: Filled, old_text: Filled, new_text: AnyText) -> Plan:
     """Replace one exact, unique piece of text in a file."""
-    target = agent.path(path)
-    refuse_clip_mark(old_text + new_text)
-    before = read_bytes(agent.root, target, FILE_BYTES + 1)
-    if len(before) > FILE_BYTES:
-        raise ToolError(f"{path} is larger than {FILE_BYTES // 1_000_000} MB; use run_shell")
-    text, old, new = before.decode("utf-8", "surrogateescape"), old_text, new_text
+    target, old, new = agent.path(path), old_text, new_text
+    before = read_bytes(agent.root, target)
+    if len(before) > FILE_BYTES or b"\0" in before[:8192]:
+        raise ToolError(f"{path} is binary or larger than 8 MB; it cannot be patched")
+    text = before.decode("utf-8", "surrogateescape")
     if text.count("\r\n") == text.count("\n") > 0:  # lines end in CRLF, which the model never saw
         old, new = (re.sub("\r?\n", "\r\n", side) for side in (old, new))
     spots = [match.start() for match in re.finditer(f"(?={re.escape(old)})", text)]
     if len(spots) != 1:
-        raise ToolError(missed_patch(path, text, old, spots))
+        raise ToolError(missed_patch(path, text, old_text, spots))
+    to_bytes(new)
     if old == new:
         raise ToolError("old_text and new_text are the same: this patch changes nothing")
-    after = to_bytes(text.replace(old, new))
+    after = text.replace(old, new).encode("utf-8", "surrogateescape")
     name = shown_path(agent.root, target)
     return Change(target, name, before, after, f"patched {name}")
 
@@ -1036,7 +968,7 @@ def missed_patch(path: str, text: str, old: str, spots: list[int]) -> str:
     if spots:
         where = ", ".join(str(text.count("\n", 0, spot) + 1) for spot in spots[:8])
         return f"old_text occurs {len(spots)} times in {path} (lines {where}); add lines around it"
-    wanted, lines = old.rstrip("\r\n").split("\n"), text.split("\n")
+    wanted, lines = old.rstrip("\r\n").split("\n"), text.replace("\r\n", "\n").split("\n")
     if all(re.match(r"\s*\d+: ", line) for line in wanted if line.strip()):
         return "old_text not found: leave out the line numbers, they are not in the file"
     anchor = max(range(len(wanted)), key=lambda i: len(wanted[i].strip()))
@@ -1046,16 +978,14 @@ def missed_patch(path: str, text: str, old: str, spots: list[int]) -> str:
         return f"old_text not found in {path}, and nothing like it; read the file again"
     first = max(stripped.index(close[0]) - anchor, 0)
     region = lines[first : first + len(wanted)]
-    pairs = zip(wanted, region, strict=False)
-    differs = next(((a, b) for a, b in pairs if a != b), (wanted[-1], region[-1]))
-    numbered = "\n".join(f"{n:>4}: {line[:300]}" for n, line in enumerate(region[:40], first + 1))
+    differ = [(a, b) for a, b in zip(wanted, region, strict=False) if a != b] or [(wanted[-1], "")]
+    what = "here"
+    if "".join(wanted).split() == "".join(region).split():
+        what = "only in blanks or indentation; copy them exactly"
     if [line.rstrip() for line in wanted] == [line.rstrip() for line in region]:
-        what = "only in blanks at line ends"
-    elif "".join(wanted).split() == "".join(region).split():
-        what = "only in indentation or blanks"
-    else:
-        what = "here"
-    pair = f"you wrote {differs[0][:200]!r}, the file has {differs[1][:200]!r}"
+        what = "only in blanks or line ends after the text; copy them exactly"
+    pair = f"you wrote {differ[0][0][:200]!r}, the file has {differ[0][1][:200]!r}"
+    numbered = "\n".join(f"{n:>4}: {line[:300]}" for n, line in enumerate(region[:40], first + 1))
     return f"old_text not found in {path}. The nearest lines differ {what}: {pair}\n{numbered}"
 
 
@@ -1064,16 +994,18 @@ def missed_patch(path: str, text: str, old: str, spots: list[int]) -> str:
 
 CAPTURE_BYTES = 200_000  # kept of each end of an output while it is read
 SECRET_NAME = re.compile(
-    r"token(?!iz)|secret|passw|passphrase|credential|api_?key|access_?key|private_?key|_key$|_pat$|_pwd$",
+    r"token(?!iz)|secret|passw|passphrase|credential|api_?key|access_?key|private_?key"
+    r"|_key$|_pat$|_pwd$",
     re.IGNORECASE,
 )
+DENIED = re.compile(r"permission denied|operation not permitted|errno 13", re.IGNORECASE)
 
 
 class Capture:
     """The output of a command, read in a thread: head and tail in memory, the middle counted."""
 
-    def __init__(self, pipe: IO[bytes]) -> None:
-        self.pipe, self.head, self.tail, self.total = pipe, b"", b"", 0
+    def __init__(self, pipe: IO[bytes], limit: int = CAPTURE_BYTES) -> None:
+        self.pipe, self.limit, self.head, self.tail, self.total = pipe, limit, b"", b"", 0
         self.thread = threading.Thread(target=self.read, daemon=True)
         self.thread.start()
 
@@ -1081,17 +1013,21 @@ class Capture:
         """Read until nobody holds the pipe any more."""
         with contextlib.suppress(OSError, ValueError):
             while block := os.read(self.pipe.fileno(), 65536):
-                self.total += len(block)
-                room = CAPTURE_BYTES - len(self.head)
+                room = self.limit - len(self.head)
                 self.head += block[:room]
-                self.tail = (self.tail + block[room:])[-CAPTURE_BYTES:]
+                self.tail = (self.tail + block[room:])[-self.limit :]
+                self.total += len(block)
 
     def text(self) -> str:
         """Return what was read so far, as text for the model."""
         gone = self.total - len(self.head) - len(self.tail)
         middle = f"\n[... {gone} characters left out ...]\n".encode() if gone else b""
         whole = (self.head + middle + self.tail).decode("utf-8", "replace")
-        return re.sub(r"\r+\n", "\n", whole)
+        return re.sub(r"\r+\n", "\n", whole).strip("\n")
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C while a tool ran; the text is what it had said by then."""
 
 
 def stop_group(process: "subprocess.Popen[bytes]") -> None:
@@ -1102,17 +1038,11 @@ def stop_group(process: "subprocess.Popen[bytes]") -> None:
     else:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGTERM)
-            if process.poll() is None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(0.3)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.3)
             os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(2)
-
-
-def shell_environment(kept: Sequence[str]) -> dict[str, str]:
-    """Return our environment without the variables whose names say that they hold a secret."""
-    return {k: v for k, v in os.environ.items() if k in kept or not SECRET_NAME.search(k)}
 
 
 @dataclass(frozen=True)
@@ -1126,43 +1056,45 @@ class Command:
 
     def preview(self) -> str:
         """Return the command, all its lines, and where it runs."""
-        shown = "\n".join(f"  {visible(line, chr(9))}" for line in self.text.split("\n"))
-        return f"{shown}\n  in {visible(str(self.cwd))}, at most {self.timeout} s"
+        lines = [f"  {visible(line)}" for line in self.text.split("\n")]
+        return "\n".join([*lines, f"  in {visible(str(self.cwd))}, at most {self.timeout} s"])
 
     def perform(self, agent: "MiniAgent") -> Result:
         """Run it without our terminal and input; raise Interrupted at Ctrl-C, with what it said."""
-        started = time.monotonic()
+        started, note = time.monotonic(), ""
+        env = {
+            k: v for k, v in os.environ.items() if k in agent.keep_env or not SECRET_NAME.search(k)
+        }
         group: dict[str, Any] = {"start_new_session": True}
         if os.name == "nt":
             group = {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
-        env = plain_environment() if self.argv else shell_environment(agent.keep_env)
         with agent.confine(self) as prepare_child:
             process = subprocess.Popen(
-                self.argv or self.text, shell=not self.argv, cwd=self.cwd, env=env,
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                preexec_fn=prepare_child, **group,
+                self.argv or self.text, shell=not self.argv, cwd=self.cwd,
+                env=plain_environment() if self.argv else env, stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=prepare_child, **group,
             )  # fmt: skip
         assert process.stdout is not None
-        output, note = Capture(process.stdout), ""
+        output = Capture(process.stdout)
         try:
-            code = process.wait(self.timeout)
+            process.wait(self.timeout)
+            output.thread.join(0.2)  # the shell is gone, but a forgotten child may hold the pipe
         except subprocess.TimeoutExpired:
-            code, note = None, f"error: stopped after the timeout of {self.timeout} s\n"
+            note = f"error: stopped after the timeout of {self.timeout} s\n"
         except KeyboardInterrupt:
+            note = "error: interrupted by the user\n"
+        finally:  # also at SystemExit, which SIGTERM and SIGHUP raise
+            code = None if note else process.returncode
             stop_group(process)
             output.thread.join(1)
-            raise Interrupted(f"error: interrupted by the user\n{output.text()}") from None
-        output.thread.join(0.2)  # the shell is gone; a forgotten child may still hold the pipe
-        stop_group(process)
-        output.thread.join(1)
+        if note.startswith("error: interrupted"):
+            raise Interrupted(note + output.text())
         seconds = round(time.monotonic() - started, 1)
         head = note or f"exit_code: {code} ({seconds} s)\n"
-        facts = {"exit_code": code, "seconds": seconds}
-        return Result(head + (output.text().strip("\n") or "(no output)"), facts)
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C while a tool ran; the text is what it had said by then."""
+        if code and prepare_child and DENIED.search(output.text()):
+            head += "[writing outside of the workspace is confined: --allow-write, --sandbox]\n"
+        facts = {"exit_code": code, "seconds": seconds, "harmless": self.argv is not None}
+        return Result(head + (output.text() or "(no output)"), facts)
 
 
 @tool(risky=True, example={"command": "python -m unittest -q", "timeout": 60})
@@ -1170,12 +1102,14 @@ def run_shell(agent: "MiniAgent", command: Filled, timeout: Seconds = 20) -> Pla
     """Run a shell command in the workspace; timeout in seconds."""
     if "\0" in command:
         raise ToolError("a command cannot hold a NUL byte")
-    return Command(command, timeout, agent.root)
+    argv = read_only_argv(command, agent.root)
+    return Command(command, min(timeout, 20) if argv else timeout, agent.root, argv)
 
 
 # ---- 3d. The gate ----
 #
-# The whole policy is one function without input or output, so that its test is the same table.
+# Between a valid call and its effect. `decide` is the whole policy, without input or output, so
+# that its test is the same table.
 
 
 class Verdict(Enum):
@@ -1199,6 +1133,322 @@ def decide(risky: bool, policy: str, read_only: bool = False, harmless: bool = F
             return Verdict.DENY  # "never", and whatever we do not know
 
 
+def pass_gate(agent: "MiniAgent", tool: Tool, args: dict[str, Any]) -> Result:
+    """Run a valid call if policy and human let it; raise Refused or ToolError."""
+    read_only, policy = agent.read_only or agent.plan, agent.approval_policy
+    verdict = decide(tool.risky, policy, read_only)
+    if verdict is Verdict.DENY:
+        why = "this run is read-only" if read_only else "the mode is --approval never"
+        raise Refused(f"approval denied for {tool.name}: {why}")
+    if verdict is Verdict.ASK and not tool.plans:
+        approve(agent, tool.name, args, visible(json.dumps(args)))
+    made = tool.run(agent, **args)
+    if not tool.plans:
+        return made if isinstance(made, Result) else Result(str(made))
+    harmless = getattr(made, "argv", None) is not None
+    if decide(tool.risky, policy, read_only, harmless) is Verdict.ASK:
+        approve(agent, tool.name, args, made.preview())
+    return made.perform(agent)  # type: ignore[no-any-return]
+
+
+def approve(agent: "MiniAgent", name: str, args: dict[str, Any], preview: str) -> None:
+    """Ask the human, unless this was allowed for good; raise Refused at anything but a yes."""
+    key = f"{name} {args['command']}" if name == "run_shell" else name
+    if key in agent.always:
+        return
+    if agent.ask_human is None:
+        raise Refused(f"approval denied for {name}: nobody can be asked; --approval auto allows it")
+    answer = agent.ask_human(name, preview).strip()
+    if answer.lower() in ("a", "always"):
+        agent.always.add(key)
+    elif answer.lower() not in ("y", "yes"):
+        reason = "" if answer.lower() in ("", "n", "no") else f": the user says: {answer}"
+        raise Refused(f"approval denied for {name}{reason}")
+
+
+# Which commands run unasked.
+#
+# Someone who is asked about every `ls` soon says yes to everything. So a command that plainly only
+# reads is not asked about, and "plainly" is meant: plain words, a program in the table below, every
+# option in its row, every path inside the workspace. A list of dangerous commands would fail, since
+# there is always one more spelling; here an unknown spelling costs one question. The words are then
+# executed without a shell, so that nobody reads them differently after us.
+#
+#     names | options and operands        more names share a row; an indented line goes on with it
+#
+#     -[al] --all      options without a value; -la is -l -a     -5       any number: head -20
+#     -U=NUMBER        value attached only: -U3, --color=auto    -- PATHS a lone -- may stand here
+#     -n:NUMBER        attached, or the next word: -n5, -n 5     +--opt   we always add this one
+#     PATHS WORDS      any number of operands; FILE, WORD ... stand for one each, in this order
+#
+# Read what is missing: options that write (sort -o, git --output), run programs (find -exec, rg
+# --pre), follow links while walking (ls -L, grep -R), read a list of paths from a file, never end
+# (tail -f), or print the environment. tree has no -I: in "tree -Io x out" its o is an option.
+DIFF = """-[MRWbpsuwz] -U=NUMBER -S:WORD -G:WORD --patch --no-patch --stat --stat=WORD --shortstat
+    --numstat --summary --dirstat --name-only --name-status --raw --color=WORD --no-color
+    --word-diff --word-diff=WORD --unified=NUMBER --diff-filter=WORD --find-renames --no-renames
+    --ignore-all-space --ignore-space-change --ignore-blank-lines --minimal --patience --histogram
+    --function-context --no-prefix --full-index --pickaxe-regex --pickaxe-all"""
+LOG = """+--no-ext-diff +--no-textconv +--submodule=short +--pretty=medium --oneline --graph
+    --decorate --decorate=WORD --no-decorate --abbrev-commit --pretty=FORMAT --format=FORMAT
+    --date=WORD --relative-date"""
+COMMITS = """-5 -n:NUMBER --max-count:NUMBER --skip:NUMBER --all --branches --tags --remotes
+    --author:WORD --committer:WORD --grep:WORD --since:WORD --after:WORD --until:WORD --before:WORD
+    --merges --no-merges --first-parent --reverse"""
+TABLE = f"""
+ls | -[1ABCFGRSXacdghiklmnopqrstux] --all --almost-all --color=WORD --group-directories-first
+    --human-readable --recursive --reverse --size --sort=WORD --time-style=WORD PATHS
+pwd | -[LP]
+cat | -[AETbenstuv] --number --show-all PATHS
+head, tail | -5 -[qv] -n:NUMBER -c:SIZE --lines:NUMBER --bytes:SIZE --quiet --verbose PATHS
+tac, rev, basename, dirname | PATHS
+nl | -b:WORD -w:NUMBER PATHS
+wc | -[Lclmw] --lines --words --chars --bytes --max-line-length PATHS
+sort | -[Vbcdfghinrsu] -k:WORD -t:WORD --key:WORD --field-separator:WORD --numeric-sort --reverse
+    --unique --human-numeric-sort --version-sort --ignore-case PATHS
+uniq | -[Dcdiu] -f:NUMBER -s:NUMBER -w:NUMBER --count --repeated --unique --ignore-case PATH
+cut | -s -b:WORD -c:WORD -d:WORD -f:WORD --fields:WORD --delimiter:WORD --characters:WORD PATHS
+column | -t -s:WORD PATHS
+sed -n | SCRIPT PATHS
+cmp | -[bls] --silent FILE FILE
+comm | -[123] FILE FILE
+diff | -[BNabcdiqswuy] -U:NUMBER -C:NUMBER -W:NUMBER --brief --unified --unified=NUMBER
+    --side-by-side --suppress-common-lines --color=WORD FILE FILE
+od | -[bcdox] -A:WORD -t:WORD -N:NUMBER -j:NUMBER PATHS
+hexdump | -C -n:NUMBER PATHS
+md5sum, sha1sum, sha256sum, sha512sum | -[bt] PATHS
+file | -[bhi] --brief --mime --mime-type --mime-encoding PATHS
+stat | -c:WORD --format:WORD --terse PATHS
+test | -[defrswx] PATH
+realpath | -[emqs] PATHS
+readlink | -[efmnq] PATHS
+du | -[abchkmsx] -d:NUMBER --max-depth:NUMBER --all --summarize --human-readable --total
+    --apparent-size PATHS
+df | -[ahikm] --human-readable PATHS
+tree | -[CDFadfghipsu] -L:NUMBER --dirsfirst --noreport --gitignore --prune PATHS
+find | -name:WORD -iname:WORD -path:WORD -ipath:WORD -type:WORD -size:SIZE -maxdepth:NUMBER
+    -mindepth:NUMBER -mtime:NUMBER -mmin:NUMBER -newer:PATH -newermt:WORD -user:WORD -perm:WORD
+    -empty -executable -readable -not -and -or -a -o -prune -xdev -print -print0 -ls -printf:WORD
+    PATHS
+grep, egrep, fgrep | +--exclude-dir=.git +--exclude-dir=.mini-coding-agent
+    -[EFGHILPTZabchilnoqrsvwxy] -5 -A:NUMBER -B:NUMBER -C:NUMBER -m:NUMBER -e:PATTERN
+    --after-context:NUMBER --before-context:NUMBER --context:NUMBER --max-count:NUMBER
+    --regexp:PATTERN --include:WORD --exclude:WORD --exclude-dir:WORD --color=WORD --colour=WORD
+    --color --recursive --line-number --ignore-case --word-regexp --count --files-with-matches
+    --files-without-match --fixed-strings --extended-regexp --perl-regexp --only-matching
+    --invert-match --no-filename --with-filename --quiet -- PATTERN PATHS
+rg | +--no-config -[FHINPSUVchilnopqsvwx] -A:NUMBER -B:NUMBER -C:NUMBER -m:NUMBER -e:PATTERN
+    -g:WORD -t:WORD -T:WORD --after-context:NUMBER --before-context:NUMBER --context:NUMBER
+    --max-count:NUMBER --max-depth:NUMBER --regexp:PATTERN --glob:WORD --type:WORD --type-not:WORD
+    --color:WORD --sort:WORD --line-number --no-line-number --no-heading --heading --ignore-case
+    --smart-case --word-regexp --fixed-strings --multiline --count --count-matches
+    --files-with-matches --files-without-match --only-matching --json --stats --vimgrep
+    -- PATTERN PATHS
+rg --files | +--no-config -g:WORD -t:WORD --glob:WORD --type:WORD --sort:WORD PATHS
+echo | -n WORDS
+date | -[IRu] --utc --iso-8601 --iso-8601=WORD TIME
+id | -[Ggnru]
+uname | -[amnoprsv]
+which | -a PATHS
+whoami, hostname, nproc, arch, true, git --version, git version, python --version, python -V |
+python3 --version, python3 -V, pip --version, pip3 --version, node --version, node -v |
+git status | +--ignore-submodules=all -[bs] -u=WORD --short --branch --long --porcelain
+    --porcelain=WORD --ignored --untracked-files --untracked-files=WORD --show-stash -- PATHS
+git diff | +--no-ext-diff +--no-textconv +--ignore-submodules=all --cached --staged --merge-base
+    --quiet --exit-code --check {DIFF} -- PATHS
+git log | {LOG} {COMMITS} -[EFcgim] -L:WORD --follow --full-history --topo-order --date-order
+    --left-right --cherry-pick --boundary --ancestry-path --simplify-by-decoration {DIFF} -- PATHS
+git show | {LOG} {DIFF} -- PATHS
+git reflog | -5 -n:NUMBER --date=WORD
+git reflog show | -5 -n:NUMBER --date=WORD PATHS
+git stash list | --date=WORD
+git remote | -v --verbose
+git remote get-url | --all PATH
+git branch | -[arv] --all --remotes --verbose --list --show-current --merged --no-merged --no-color
+    --merged=WORD --no-merged=WORD --contains=WORD --sort=WORD
+git branch --list, git tag -l, git tag --list | -[an] --sort=WORD WORDS
+git tag | -n --sort=WORD --contains=WORD --merged=WORD --points-at=WORD
+git ls-files | -[cdimostvz] --cached --deleted --modified --others --stage --ignored --unmerged
+    --exclude-standard --full-name --error-unmatch -- PATHS
+git ls-tree | -[dlrtz] --name-only --full-tree --full-name --long -- PATHS
+git rev-parse | -q --quiet --short --short=NUMBER --abbrev-ref --verify --show-toplevel --git-dir
+    --is-inside-work-tree --show-prefix --show-cdup --symbolic-full-name PATHS
+git symbolic-ref | -q --quiet --short PATH
+git describe | --tags --always --all --long --abbrev=NUMBER --exact-match --match=WORD PATHS
+git blame | +--no-textconv -[bcefnlstw] -L:WORD --porcelain --line-porcelain --date=WORD -- PATHS
+git shortlog | -[ens] --numbered --summary --email --all --no-merges --since:WORD --until:WORD
+    -- PATHS
+git cat-file -p, git cat-file -t, git cat-file -s, git cat-file -e | PATH
+git grep | -[EFGHILPWachilnopvw] -5 -A:NUMBER -B:NUMBER -C:NUMBER -e:PATTERN
+    --cached --count --line-number --ignore-case --word-regexp --name-only --files-with-matches
+    --fixed-strings --extended-regexp --perl-regexp --show-function --function-context --heading
+    --break --color=WORD --no-color -- PATTERN PATHS
+git rev-list | --count {COMMITS} -- PATHS
+git merge-base | --is-ancestor --all --octopus PATHS
+git show-ref | -d --head --heads --tags PATHS
+git check-ignore | -v --verbose -- PATHS
+git worktree list | --porcelain
+git count-objects | -[vH]
+"""
+
+# Values and operands. A FORMAT has no G (%G? starts gpg) and names no format of the repository's.
+# PATHS of git are revisions as well: only one that reads like a path to elsewhere costs a question.
+KINDS = {
+    "NUMBER": r"[+-]?[0-9]+",
+    "SIZE": r"[+-]?[0-9]+[bckwKMG]?B?",
+    "WORD": r"[^-].*",
+    "PATTERN": r"[^-].*",
+    "SCRIPT": r"[0-9]+(,[0-9]+)?p",
+    "TIME": r"\+.*",
+    "FORMAT": r"oneline|short|medium|full|fuller|reference|raw|[^G]*%[^G]*",
+    "PATH": r"[^-+].*",  # "tail +1f log" would follow the log for ever
+    "FILE": r"[^-+].*",  # "diff file folder" would follow a link in the folder
+}
+
+# Plain words, or wholly quoted ones. Not even quoted: $ ; & | < > ( ) { } * ? ~ \ ` ! or a quote,
+# # at a word's start, control and non-ASCII characters. `"a"b` and `a"b"` are tricks, and ask.
+PLAIN = r"[\w%+,./:=@^-][\w%+,./:=@^#-]*"
+QUOTED = r"[\w %+,./:=@^\[\]-][\w %+,./:=@^\[\]#-]*"
+COMMAND = re.compile(rf""" *{PLAIN}(?: +(?:{PLAIN}|"{QUOTED}"|'{QUOTED}'))* *""", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the table: what we add, the options, and the kinds of the operands in order."""
+
+    added: list[str]
+    flags: set[str]
+    attached: dict[str, str]  # option to the kind of its value
+    apart: set[str]  # those whose value may also be the next word
+    operands: list[str]
+
+
+def table_row(text: str) -> Row:
+    """Return the row that a table line describes after its bar."""
+    row = Row([], set(), {}, set(), [])
+    text = re.sub(r"-\[(\w+)\]", lambda group: " ".join(f"-{letter}" for letter in group[1]), text)
+    for item in text.split():
+        if item.startswith("+"):
+            row.added.append(item[1:])
+        elif not item.startswith("-"):
+            row.operands.append(item)
+        elif parts := re.fullmatch(r"(.+)([:=])([A-Z]+)", item):
+            row.attached[parts[1]] = parts[3]
+            if parts[2] == ":":
+                row.apart.add(parts[1])
+        else:
+            row.flags.add(item)
+    return row
+
+
+READ_ONLY = {
+    tuple(name.split()): table_row(line.partition("|")[2])
+    for line in re.sub(r"\n +", " ", TABLE.strip()).splitlines()
+    for name in line.partition("|")[0].split(",")
+}
+
+
+def read_only_argv(command: str, root: Path) -> list[str] | None:
+    """Return the words to execute without a shell if the command plainly only reads, else None.
+
+    None means that the human is asked. Linear in the command's length; never raises.
+    """
+    words = plain_words(command)
+    if words[:2] == ["git", "--no-pager"]:
+        del words[1]  # the one option that may stand before a subcommand; we add it ourselves
+    # The longest name wins: "git stash list" may run, "git stash" has no row.
+    size = next((size for size in (3, 2, 1) if tuple(words[:size]) in READ_ONLY), 0)
+    row = READ_ONLY.get(tuple(words[:size]))
+    if row is None or not row_permits(row, words[size:], root):
+        return None
+    program, is_git = find_program(words[0], root), words[0] == "git"
+    if program is None or (is_git and git_runs_foreign_programs(root)):
+        return None
+    return [program, *(GIT_OPTIONS if is_git else ()), *words[1:size], *row.added, *words[size:]]
+
+
+def plain_words(command: str) -> list[str]:
+    """Return the words of a command that everybody reads alike; no words if there is a doubt."""
+    if len(command) > 2_000 or not COMMAND.fullmatch(command):
+        return []
+    words = shlex.split(command)
+    # Behind "--" even "-x" is a file, but not every program thinks so ("find -- -delete").
+    if "--" in words and any(word.startswith("-") for word in words[words.index("--") + 1 :]):
+        return []
+    return words
+
+
+def row_permits(row: Row, words: list[str], root: Path) -> bool:
+    """Tell whether every option and operand among the words is in the row."""
+    rest, operands, kinds = deque(words), [], list(row.operands)
+    many = kinds[-1:] in (["PATHS"], ["WORDS"])
+    while rest:
+        if not rest[0].startswith("-"):
+            operands.append(rest.popleft())
+        elif operands and not many:
+            return False  # where options end at the first operand, "uniq a --count" writes a file
+        elif (kind := take_option(row, rest, root)) is None:
+            return False
+        elif kind in kinds:
+            kinds.remove(kind)  # the PATTERN has been given: in "grep -e x y", y is a path
+    if many:
+        kinds += kinds[-1:] * (len(operands) - len(kinds))
+    pairs = zip(kinds, operands)
+    return len(operands) <= len(kinds) and all(is_harmless(*pair, root) for pair in pairs)
+
+
+def take_option(row: Row, rest: deque[str], root: Path) -> str | None:
+    """Take an option and its value off the words; return the value's kind, None if forbidden."""
+    word = last_of_bundle(row, rest.popleft())
+    if word in row.flags:
+        return ""
+    if word in row.apart and rest:
+        name, value = word, rest.popleft()
+        if not is_harmless_path(value, root):
+            return None  # a getopt that wants all options first would take the value for a path
+    elif word.startswith("--"):
+        name, _, value = word.partition("=")
+    else:
+        name, value = word[:2], word[2:]
+    kind = row.attached.get(name)
+    return kind if kind and value and is_harmless(kind, value, root) else None
+
+
+def last_of_bundle(row: Row, word: str) -> str:
+    """Return -n5 for -rn5 if -r is in the row; any other option as it is, a number as -5."""
+    while word[1:3].isalnum() and word[:2] in row.flags and word not in {*row.flags, *row.apart}:
+        word = "-" + word[2:]
+    return "-5" if "-5" in row.flags and re.fullmatch("-[0-9]+", word) else word
+
+
+def is_harmless(kind: str, word: str, root: Path) -> bool:
+    """Tell whether the word is a value or operand of this kind."""
+    kind = kind.rstrip("S")
+    if not re.fullmatch(KINDS[kind], word) or (kind == "FILE" and os.path.isdir(root / word)):
+        return False
+    return kind not in ("PATH", "FILE") or is_harmless_path(word, root)
+
+
+def is_harmless_path(word: str, root: Path) -> bool:
+    """Tell whether a path lies in the workspace, is nobody's secret and no pipe or device.
+
+    It has to hold for the path as written too: /proc/self/cwd is another folder for every process.
+    """
+    try:
+        root = root.resolve()
+        written, real = Path(os.path.normpath(root / word)), Path(os.path.realpath(root / word))
+        if not inside(root, written) or not inside(root, real):
+            return False
+        if any(map(is_protected, [*Path(word).parts, *real.parts[len(root.parts) :]])):
+            return False
+        mode = real.stat().st_mode
+        return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return True  # the program will say so
+    except (OSError, RuntimeError, ValueError):  # RuntimeError: a chain of a thousand links
+        return False
+
+
 # -- 4. Context reduction and output management ----------------------------------------------------
 #
 # A small window fills within a dozen steps, and a server that gets too much cuts the front away
@@ -1219,7 +1469,22 @@ class Window:
 
     tokens: int = WINDOW
     reply: int = REPLY_TOKENS  # kept free for the model's answer
-    bytes_per_token: float = 3.0  # until the first reply tells; text is 3.5 to 4.5, code 3 to 4
+    bytes_per_token: float = 3.0  # until the first reply tells; prose has 4, code 3 to 4
+
+    @property
+    def budget(self) -> int:
+        """The most tokens that a prompt may have."""
+        return self.tokens - self.reply
+
+    @property
+    def request_chars(self) -> int:
+        """The most characters of a request: half of the window."""
+        return int(self.tokens * 1.5)
+
+    @property
+    def result_chars(self) -> int:
+        """The most characters of one result: a quarter of the window."""
+        return int(self.tokens * 0.75)
 
     def estimate(self, text: str) -> int:
         """Return the tokens of a text, 5 % too many rather than one too few."""
@@ -1232,28 +1497,16 @@ class Window:
 
     def overflowed(self, prompt: str, counted: int, tokens: int) -> bool:
         """Take the counts of a refused prompt; tell whether there were any to take."""
-        if counted:
-            self.learn(prompt, counted)
-            self.tokens = min(self.tokens, tokens)
+        self.learn(prompt, counted)
+        self.tokens = min(self.tokens, tokens or self.tokens)
         return counted > 0
 
     def was_cut(self, prompt: str, counted: int) -> bool:
         """Tell whether an old server cut the prompt to half of the window without a word."""
-        near_half = abs(counted - self.tokens / 2) < 16
-        cut = near_half and counted < 0.7 * self.estimate(prompt)
+        cut = abs(counted - self.tokens / 2) < 16 and counted < 0.7 * self.estimate(prompt)
         if cut:  # it was longer than the window, so a token has fewer bytes than we thought
             self.bytes_per_token = min(self.bytes_per_token, size(prompt) / self.tokens) * 0.9
         return cut
-
-    @property
-    def budget(self) -> int:
-        """The most tokens that a prompt may have."""
-        return self.tokens - self.reply
-
-    @property
-    def result_chars(self) -> int:
-        """The most characters of one result: a quarter of the window."""
-        return int(self.tokens * 3 / 4)
 
 
 @dataclass(frozen=True)
@@ -1264,26 +1517,27 @@ class Fold:
     at: int = 0  # events before this index are one line each; all later ones are whole
     request: int = -1  # except for this one, the request in work
     chars: int = 0  # if not 0, the event at index `at` is clipped to so many characters
+    number: int = 0  # how many folds there were
 
 
 def event_text(event: Event) -> str:
     """Return an event as the model reads it, the same way for ever; a call in canonical form."""
-    role, content = event["role"], quote(event.get("content", ""))
+    role, content = event["role"], quote(event["content"])
     if role == "tool":
-        call = render(Call(event["name"], event["args"]))
-        first, newline, rest = call.partition("\n")
-        return f"[assistant]\n{first}{newline}{quote(rest)}\n[tool:{event['name']}]\n{content}\n\n"
-    if role == "assistant" and not event.get("unreadable"):
+        first, newline, rest = render(Call(event["name"], event["args"])).partition("\n")
+        content = f"{first}{newline}{quote(rest)}\n[tool:{visible(event['name'])}]\n{content}"
+        role = "assistant"
+    elif role == "assistant" and not event.get("unreadable"):
         content = f"<final>{content}</final>"
     return f"[{role}]\n{content}\n\n"
 
 
 def event_line(event: Event) -> str:
-    """Return an event as one line of at most 120 characters."""
-    about = " ".join(event.get("content", "")[:300].split())
+    """Return an event as one line of at most 130 characters."""
+    about = " ".join(event["content"][:300].split())
     if event["role"] == "tool":
         args = " ".join(f"{k}={' '.join(str(v)[:60].split())}" for k, v in event["args"].items())
-        return f"- {event['name']} {args[:60]} -> {about[:50]}\n"
+        return f"- {visible(event['name'])[:20]} {args[:50]} -> {about[:50]}\n"
     return f"- {event['role']}: {about[:100]}\n"
 
 
@@ -1291,22 +1545,13 @@ def history_text(events: Sequence[Event], fold: Fold = Fold()) -> str:
     """Return the transcript as the prompt shows it under a fold."""
     parts = [f"({fold.omitted} earlier steps omitted)\n"] if fold.omitted else []
     for index, event in enumerate(events[: fold.at]):
-        if index == fold.request:
-            parts.append(event_text(event))
-        elif index >= fold.omitted:
-            parts.append(event_line(event))
-    parts += ["\n"] if fold.at else []
-    for index, event in enumerate(events[fold.at :], fold.at):
-        text = event_text(event)
-        if fold.chars and index == fold.at:
-            text = quote_clip(text, fold.chars)
-        parts.append(text)
-    return "".join(parts)
-
-
-def quote_clip(text: str, limit: int) -> str:
-    """Return a rendered event clipped again, still ending in an empty line."""
-    return clip(text.rstrip("\n"), limit) + "\n\n"
+        if index == fold.request or index >= fold.omitted:
+            parts.append(event_text(event) if index == fold.request else event_line(event))
+    parts += ["\n"] * (fold.at > 0)
+    whole = [event_text(event) for event in events[fold.at :]]
+    if fold.chars:
+        whole[0] = clip(whole[0].rstrip("\n"), fold.chars) + "\n\n"
+    return "".join(parts + whole)
 
 
 def request_index(events: Sequence[Event]) -> int:
@@ -1329,8 +1574,8 @@ def make_fold(events: Sequence[Event], tokens: Callable[[Fold], int], budget: in
             room -= len(event_line(events[omitted]))
         return Fold(omitted, at, request)
 
-    fits = lambda at: tokens(one_liners(at)) <= budget * FOLD_TO  # noqa: E731
-    fold = one_liners(bisect_left(range(last), True, key=fits))
+    small = lambda at: tokens(one_liners(at)) <= budget * FOLD_TO
+    fold = one_liners(bisect_left(range(last), True, key=small))
     if tokens(fold) > enough:
         fold = Fold(last, last, request)
     chars = len(event_text(events[last])) if last != request else 0
@@ -1346,13 +1591,13 @@ def make_fold(events: Sequence[Event], tokens: Callable[[Fold], int], budget: in
 # saved after every event, so that a crash, a kill or an empty battery costs one step at most.
 # INVARIANT: killed at any moment, the file on disk is a session that loads.
 
-SESSION_VERSION = 1
-SESSION_BYTES = 64_000_000
+SESSION_VERSION, SESSION_BYTES = 1, 64_000_000
 SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
+FILE_TOOLS = ("read_file", "write_file", "patch_file")
 
 
 class SessionError(RuntimeError):
-    """A session that cannot be loaded or saved; one sentence for the human."""
+    """A session that cannot be loaded; one sentence for the human."""
 
 
 def now() -> str:
@@ -1360,73 +1605,76 @@ def now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
+def new_id() -> str:
+    """Return a new session id: date, time and six random digits."""
+    return f"{datetime.now():%Y%m%d-%H%M%S}-{os.urandom(3).hex()}"
+
+
 def new_session(root: Path) -> dict[str, Any]:
-    """Return an empty session with an id of its own."""
-    made = f"{datetime.now():%Y%m%d-%H%M%S}-{os.urandom(3).hex()}"
+    """Return an empty session."""
     return {
-        "id": made, "version": SESSION_VERSION, "created_at": now(), "workspace_root": str(root),
-        "memory": memory_of([]), "fold": asdict(Fold()), "history": [],
+        "id": new_id(), "version": SESSION_VERSION, "created_at": now(),
+        "workspace_root": str(root), "memory": memory_of([]), "fold": asdict(Fold()),
+        "undo": [], "history": [],
     }  # fmt: skip
 
 
 def memory_of(events: Sequence[Event]) -> dict[str, Any]:
-    """Return task, the last 8 files and the last 5 notes; notes are what requests came to."""
-    files: dict[str, None] = {}
-    notes = []
+    """Return the task, the last 8 files and the last 5 notes; notes are what requests came to."""
+    files, notes = dict[str, None](), []
     for event in events:
-        name = event.get("file") or event.get("args", {}).get("path", "")
-        if (
-            event["role"] == "tool"
-            and event["name"] in FILE_TOOLS
-            and isinstance(name, str)
-            and name
-        ):
-            files.pop(name, None)
+        name = event.get("file") or event.get("args", {}).get("path")
+        if event.get("name") in FILE_TOOLS and isinstance(name, str):
+            files.pop(name, None)  # so that the last ones stand last
             files[name] = None
-        elif (event["role"] == "assistant" and not event.get("unreadable")) or (
-            event["role"] == "tool" and event["name"] == "delegate"
-        ):
+        is_answer = event["role"] == "assistant" and not event.get("unreadable")
+        if is_answer or event.get("name") == "delegate":
             notes.append(" ".join(event["content"].split())[:160])
     index = request_index(events)
     task = " ".join(events[index]["content"].split())[:300] if index >= 0 else ""
     return {"task": task, "files": list(files)[-8:], "notes": notes[-5:]}
 
 
-FILE_TOOLS = ("read_file", "write_file", "patch_file")
-
-
 def memory_text(memory: dict[str, Any]) -> str:
     """Return memory as the prompt and `/memory` show it."""
     lines = [f"- task: {memory['task'] or '-'}", f"- files: {', '.join(memory['files']) or '-'}"]
-    lines += [f"- note: {note}" for note in memory["notes"]] or ["- notes: -"]
-    return quote("\n".join(lines))
+    return quote("\n".join(lines + [f"- note: {note}" for note in memory["notes"] or ["-"]]))
 
 
 def check_session(session: Any, name: str) -> dict[str, Any]:
     """Return a loaded session in today's shape; raise ValueError in words if it is none."""
     if not isinstance(session, dict) or not isinstance(session.get("history"), list):
         raise ValueError("it is not a session of this program")
-    version = session.setdefault("version", 1)
-    if type(version) is not int or version > SESSION_VERSION:
-        raise ValueError(
-            f"it has version {str(version)[:20]}, this program knows {SESSION_VERSION}"
-        )
+    version = session.setdefault("version", SESSION_VERSION)
+    if type(version) is not int or not 1 <= version <= SESSION_VERSION:
+        raise ValueError(f"it has version {visible(str(version))[:20]}, not {SESSION_VERSION}")
     if session.setdefault("id", name) != name:
         raise ValueError("the id in it is not its name")
     for event in session["history"]:
-        texts = isinstance(event, dict) and [event.get("role"), event.get("content")]
-        if texts and event["role"] == "tool":
-            texts += [event.get("name"), isinstance(event.get("args"), dict) and ""]
-        if not texts or not all(isinstance(text, str) for text in texts):
+        texts = [event.get("role"), event.get("content")] if isinstance(event, dict) else [None]
+        if texts[0] == "tool":
+            texts += [event.get("name"), "" if isinstance(event.get("args"), dict) else None]
+        if not all(isinstance(text, str) for text in texts):
             raise ValueError("its history holds something that is no event")
-    fold, count = session.get("fold"), len(session["history"])
+    count = len(session["history"])
     try:
-        fold = Fold(**{key: int(value) for key, value in (fold or {}).items()})
-        sound = 0 <= fold.omitted <= fold.at <= count and -1 <= fold.request < count
-    except (TypeError, ValueError, AttributeError):
-        fold, sound = Fold(), True
-    session["fold"] = asdict(fold if sound else Fold())
+        fold = Fold(**{key: int(value) for key, value in session["fold"].items()})
+        if not (0 <= fold.omitted <= fold.at <= count and -1 <= fold.request < count):
+            raise ValueError
+        [(int(r["request"]), r["files"].items(), *r["folders"]) for r in session["undo"]]
+    except (TypeError, ValueError, AttributeError, KeyError, OverflowError):  # derived: begin anew
+        session |= {"fold": asdict(Fold()), "undo": []}
     return session
+
+
+def private_folder(folder: Path) -> None:
+    """Make a folder in the state folder, for the user's eyes only and ignored by git."""
+    for part in (folder.parent, folder):
+        if part.is_symlink():
+            raise OSError(errno.ELOOP, f"{part.name} is a link")
+        part.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.parent.name == STATE_DIR and not (folder.parent / ".gitignore").exists():
+        (folder.parent / ".gitignore").write_text("*\n")
 
 
 class SessionStore:
@@ -1449,7 +1697,7 @@ class SessionStore:
         Raise OSError if it cannot be written; the file then is as it was.
         """
         if self.stamp(session["id"]) != self.stamps.get(session["id"]):
-            session["id"] = new_session(self.root)["id"]
+            session["id"] = new_id()
         private_folder(self.root)
         path = self.path(session["id"])
         replace_file(path, self.encode(session), 0o600)
@@ -1458,14 +1706,14 @@ class SessionStore:
 
     def encode(self, session: dict[str, Any]) -> bytes:
         """Return the session as JSON with one event to a line."""
-        head = {key: value for key, value in session.items() if key != "history"}
+        head = json.dumps({key: value for key, value in session.items() if key != "history"})
         rows = []
         for event in session["history"]:
-            known = self.lines.get(id(event))
-            if known is None or known[0] is not event:
-                known = self.lines[id(event)] = (event, json.dumps(event))
-            rows.append(known[1])
-        return f'{json.dumps(head)[:-1]}, "history": [\n{",".join(rows)}\n]}}\n'.encode()
+            if self.lines.get(id(event), (None,))[0] is not event:
+                self.lines[id(event)] = (event, json.dumps(event))
+            rows.append(self.lines[id(event)][1])
+        lines = ",\n".join(rows)
+        return f'{head[:-1]}, "history": [\n{lines}\n]}}\n'.encode()
 
     def stamp(self, session_id: str) -> tuple[int, ...] | None:
         """Return what tells whether a file is still the one that we wrote; None without a file."""
@@ -1478,7 +1726,7 @@ class SessionStore:
         """Return a session; raise SessionError in one sentence if it is missing or damaged."""
         path = self.path(session_id)
         try:
-            if any(folder.is_symlink() for folder in (self.root, self.root.parent)):
+            if self.root.is_symlink() or self.root.parent.is_symlink():
                 raise ValueError("its folder is a link")
             with open_regular(path) as file:
                 data = file.read(SESSION_BYTES + 1)
@@ -1486,7 +1734,7 @@ class SessionStore:
                 raise ValueError("it is too large")
             session = check_session(json.loads(data), session_id)
         except FileNotFoundError:
-            raise SessionError(f"no session {session_id}; /sessions lists what there is") from None
+            raise SessionError(f"there is no session {session_id} in this folder") from None
         except (OSError, ValueError, RecursionError) as error:
             why = "it is not JSON" if isinstance(error, json.JSONDecodeError) else error
             raise SessionError(f"session {session_id} cannot be read: {why}") from None
@@ -1495,10 +1743,11 @@ class SessionStore:
 
     def ids(self) -> list[str]:
         """Return the ids of all session files, the one written last first."""
-        with contextlib.suppress(OSError):
-            files = [(path.lstat().st_mtime_ns, path.stem) for path in self.root.glob("*.json")]
-            return [name for _, name in sorted(files, reverse=True) if SESSION_ID.fullmatch(name)]
-        return []
+        files = []
+        for path in self.root.glob("*.json"):
+            with contextlib.suppress(OSError):
+                files.append((path.lstat().st_mtime_ns, path.stem))
+        return [name for _, name in sorted(files, reverse=True) if SESSION_ID.fullmatch(name)]
 
     def latest(self) -> str | None:
         """Return the id of the youngest session with a request, or None."""
@@ -1508,24 +1757,151 @@ class SessionStore:
                     return name
         return None
 
+    def find(self, wanted: str) -> str:
+        """Return the id for `latest`, an id or its beginning; raise SessionError."""
+        if wanted == "latest":
+            if found := self.latest():
+                return found
+            raise SessionError("there is no session to resume in this folder yet")
+        self.path(wanted)  # raises for what is no id
+        matches = [name for name in self.ids() if name.startswith(wanted)]
+        if len(matches) > 1 and wanted not in matches:
+            raise SessionError(
+                f"{visible(wanted)} begins {len(matches)} session ids; type more of it"
+            )
+        return wanted if wanted in matches or not matches else matches[0]
 
-def private_folder(folder: Path) -> None:
-    """Make a folder below the state folder, for the user's eyes only and ignored by git."""
-    state = next(p for p in (folder, *folder.parents) if p.name == STATE_DIR or p == folder.parent)
-    for part in (state, folder):
-        if part.is_symlink():
-            raise OSError(errno.ELOOP, f"{part.name} is a link")
-        part.mkdir(mode=0o700, parents=True, exist_ok=True)
-    ignore = state / ".gitignore"
-    if not ignore.exists():
-        ignore.write_text("*\n")
+
+# Undo. A request that changes files keeps what they held before, below the state folder; the
+# session says which file held what. The conversation goes back with the files.
+
+UNDO_BYTES = 200_000_000
+
+
+def digest(data: bytes) -> str:
+    """Return a name for these bytes, as good as the bytes themselves."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def file_state(path: Path) -> list[Any] | None:
+    """Return digest and mode of a file, None if there is none to read."""
+    with contextlib.suppress(OSError), open_regular(path) as file:
+        return [digest(file.read(FILE_BYTES + 1)), stat.S_IMODE(os.fstat(file.fileno()).st_mode)]
+    return None
+
+
+def keep_for_undo(agent: "MiniAgent", change: Change) -> None:
+    """Before the first change of a file in a request keep what it holds, and that it is missing."""
+    if agent.session_store is None:
+        return
+    undo, index = agent.session["undo"], request_index(agent.session["history"])
+    if not undo or undo[-1]["request"] != index:
+        undo.append({"request": index, "files": {}, "folders": []})
+    missing = itertools.takewhile(lambda folder: not folder.exists(), change.path.parents)
+    undo[-1]["folders"] += [shown_path(agent.root, folder) for folder in missing]
+    if change.name in undo[-1]["files"]:
+        return
+    undo[-1]["files"][change.name] = {"before": file_state(change.path), "after": None}
+    try:
+        keep_bytes(agent.session_store.root.parent / "undo", change.before or b"")
+    except OSError as error:
+        agent.tell("warning", f"/undo cannot cover {change.name}: {error.strerror}.")
+
+
+def keep_bytes(folder: Path, data: bytes) -> None:
+    """Keep bytes under their digest; of more than 200 MB the oldest ones go."""
+    private_folder(folder)
+    replace_file(folder / digest(data), data, 0o600)
+    kept = sorted((path.stat().st_mtime_ns, path.stat().st_size, path) for path in folder.iterdir())
+    total = sum(size for _, size, _ in kept)
+    for _, bytes_there, path in kept:
+        if total > UNDO_BYTES:
+            path.unlink()
+            total -= bytes_there
+
+
+def kept_bytes(agent: "MiniAgent", state: list[Any] | None) -> bytes | None:
+    """Return what a file held in that state, None if it was not kept."""
+    with contextlib.suppress(OSError, ValueError):
+        name = str(state and state[0])
+        with open_regular(agent.session_store.root.parent / "undo" / name) as file:
+            data = file.read()
+        return data if digest(data) == name else None
+    return None
+
+
+def close_undo(agent: "MiniAgent") -> None:
+    """At the end of a request note how it left the files, to tell later changes from its own."""
+    events, undo = agent.session["history"], agent.session["undo"]
+    if undo and undo[-1]["request"] == request_index(events):
+        for name, states in undo[-1]["files"].items():
+            states["after"] = file_state(agent.root / name)
+        agent.save()
+
+
+def undo_request(agent: "MiniAgent") -> str:
+    """Take back the last request, files and conversation; return what was done, and what not."""
+    events, undo = agent.session["history"], agent.session["undo"]
+    index, said = request_index(events), []
+    if index < 0:
+        return "There is no request to take back."
+    if undo and undo[-1]["request"] == index:
+        record = undo.pop()
+        said += [restore_file(agent, name, **states) for name, states in record["files"].items()]
+        for folder in record["folders"]:
+            with contextlib.suppress(OSError, ToolError):
+                agent.path(folder).rmdir()  # only if it is empty again
+    ran = [
+        e["args"]["command"] for e in events[index:] if "exit_code" in e and not e.get("harmless")
+    ]
+    said += [f"not covered: what `{text}` did" for text in ran]
+    said.append(f"forgotten: {events[index]['content'][:60]!r}")
+    del events[index:]
+    fold = Fold(**agent.session["fold"])
+    at, request = min(fold.at, index), fold.request if fold.request < index else -1
+    agent.session["fold"] = asdict(Fold(min(fold.omitted, at), at, request, 0, fold.number))
+    agent.save()
+    return "\n".join(said)
+
+
+def restore_file(agent: "MiniAgent", name: str, before: Any, after: Any) -> str:
+    """Put one file back as it was, unless it changed since; return a line about it."""
+    try:
+        path, data = agent.path(name), kept_bytes(agent, before)
+        if file_state(path) != after:
+            return f"left alone: {name} changed since"
+        if before is None:
+            path.unlink(missing_ok=True)
+            return f"removed: {name}"
+        if data is None:
+            return f"left alone: {name}, its old text was not kept"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, data)
+        os.chmod(path, before[1])
+        return f"put back: {name}"
+    except (ToolError, OSError) as error:
+        return f"left alone: {name}: {error}"
+
+
+def session_diff(agent: "MiniAgent") -> str:
+    """Return the unified diff of what this session's tools changed."""
+    first: dict[str, Any] = {}
+    for record in agent.session["undo"]:
+        for name, states in record["files"].items():
+            first.setdefault(name, states["before"])
+    lines = []
+    for name, state in first.items():
+        path = agent.path(name)
+        after = read_bytes(agent.root, path) if path.is_file() else b""
+        lines += Change(path, name, kept_bytes(agent, state), after, "").diff()
+    return "\n".join(lines)
 
 
 # -- 6. Delegation and bounded subagents -----------------------------------------------------------
 #
 # A long search fills the window with things that matter only to its answer. A subagent does it in a
 # transcript of its own and returns the answer alone. It shares the prefix, so its prompt starts in
-# the cache; what it may not do stands in its request, and the runtime sees to it.
+# the cache; what it may not do stands in its request, and the gate sees to it.
 
 
 @tool(example={"task": "find out where the port is configured", "max_steps": 3})
@@ -1534,10 +1910,11 @@ def delegate(agent: "MiniAgent", task: Filled, max_steps: Steps = 3) -> Result:
     if agent.depth >= agent.max_depth:
         raise ToolError("a subagent cannot delegate; look it up yourself")
     child = MiniAgent(
-        agent.model_client, agent.workspace, None, max_steps=min(max_steps, agent.max_steps),
+        model_client=agent.model_client, workspace=agent.workspace, session_store=None,
+        max_steps=min(max_steps, agent.max_steps),
         max_new_tokens=agent.max_new_tokens, depth=agent.depth + 1, max_depth=agent.max_depth,
-        read_only=True, tell=lambda kind, what: agent.tell(f"subagent {kind}", what),
-        window=agent.window,
+        read_only=True, window=agent.window,
+        tell=lambda kind, what: agent.tell(f"subagent {kind}", what),
     )  # fmt: skip
     child.prefix, child.last_prompt = agent.prefix, agent.last_prompt
     try:
@@ -1552,12 +1929,13 @@ def delegate(agent: "MiniAgent", task: Filled, max_steps: Steps = 3) -> Result:
 #
 # A model client is any object with `complete(prompt, max_new_tokens)` that returns text or a
 # `Completion`. The real one speaks Ollama's /api/generate and turns every fault into one sentence.
-# What is said of the server here was read in its source (v0.33) and is not what its manual says.
+# What is said of the server was read in its source (v0.33), which knows better than its manual.
 
 NUM_BATCH = 256
-# The default model is a hybrid: its state can't be rolled back to any point, the server resumes at
-# a checkpoint NUM_BATCH tokens before the end of the last prompt. So each call re-reads that many
-# tokens, and a tail longer than that would make it read the whole prompt again.
+# The default model is a hybrid: its state can't be rolled back to any point, so the server resumes
+# at a checkpoint NUM_BATCH tokens before the end of the last prompt. Each call re-reads that many
+# tokens, and after a tail longer than that it would re-read the whole prompt.
+DEFAULT_HOST = "http://127.0.0.1:11434"
 
 
 @dataclass(frozen=True)
@@ -1574,10 +1952,10 @@ class Completion:
 
 
 class ModelError(RuntimeError):
-    """A model call that failed; the text is one sentence for the human.
+    """A model call that failed; the text is one sentence or two for the human.
 
-    `transient` ones are worth one more try; `partial` is what had come; `overflow` holds the tokens
-    of a prompt that was too long and those of the window.
+    `transient` faults are worth one more try; `partial` is what had come by then; `overflow` holds
+    the tokens of a prompt that was too long and those of the window.
     """
 
     def __init__(
@@ -1585,42 +1963,69 @@ class ModelError(RuntimeError):
         text: str,
         transient: bool = False,
         partial: str = "",
-        overflow: tuple[int, int] = (0, 0),
+        overflow: Sequence[int] = (0, 0),
     ) -> None:
         super().__init__(text)
         self.transient, self.partial, self.overflow = transient, partial, overflow
 
 
+class Swallowed(ModelError):
+    """The server's own parser took the reply for a native tool call, and choked on it."""
+
+
+@dataclass
 class FakeModelClient:
     """A model that plays a list of replies and keeps the prompts: for tests and the demo."""
 
-    def __init__(self, outputs: Iterable[str]) -> None:
-        self.outputs = list(outputs)
-        self.prompts: list[str] = []
+    outputs: Iterable[str]
+    prompts: list[str] = field(default_factory=list)
 
     def complete(self, prompt: str, max_new_tokens: int) -> str:
         """Return the next reply of the list."""
+        self.outputs = iter(self.outputs)
         self.prompts.append(prompt)
-        if not self.outputs:
-            raise ModelError("the scripted model has no reply left")
-        return self.outputs.pop(0)
+        for text in self.outputs:
+            return text
+        raise ModelError("The scripted model has no reply left.")
 
 
-DEFAULT_HOST = "http://127.0.0.1:11434"
+# What a fault sounds like, what the human can do about it, and whether to try once more. The first
+# row that matches counts; an HTTP status stands before the server's own words.
+FAULTS = [
+    (r"^TimeoutError", False,
+     "Ollama was silent for {timeout:g} s. Loading a model and reading a long prompt take minutes"
+     " on a slow machine: raise --ollama-timeout."),
+    (r"^ConnectionRefused|refused it", False,
+     "No Ollama server answers at {host}. Start one with `ollama serve`, or name another: --host."),
+    (r"^404 .*model.* not found", False,
+     "The model {model} is not there. Pull it with `ollama pull {model}`, or take one of these with"
+     " --model: {models}."),
+    (r"^3\d\d", False, "{host} redirects elsewhere; name the real address with --host."),
+    (r"^40[13]", False,
+     "{host} refused the request ({fault}). Sign in with `ollama signin`, or take a local model."),
+    (r"^50\d .*(memory|requires|unable to load|terminated|failed to load)", False,
+     "Ollama could not load {model} ({fault}). Take a smaller --model or --num-ctx."),
+    (r"^503|unexpectedly stopped|error was encountered while running", True,
+     "Ollama failed ({fault})."),
+    (r"^(ConnectionReset|ConnectionAborted|BrokenPipe|IncompleteRead|RemoteDisconnected)", True,
+     "The connection to {host} broke off ({fault})."),
+    (r"", False, "Ollama at {host} gave no usable answer ({fault})."),
+]  # fmt: skip
 # What Ollama's own parsers say when a reply in the model's native call format confuses them.
 PARSER_ERROR = re.compile(
-    r"XML syntax error|unexpected EOF|^EOF$|expected element type|tool '.*' not found"
-    r"|error parsing tool call|failed to parse JSON|failed to parse tool"
+    r"XML syntax error|unexpected EOF|^\d* ?EOF$|expected element type|tool '.*' not found"
+    r"|error parsing tool call|failed to parse (JSON|tool)"
 )
 
 
 def server_url(host: str) -> str:
     """Return the URL for a host as `OLLAMA_HOST` may give it: name, name:port, :port or URL."""
-    scheme, separator, rest = host.strip(" \"'").rpartition("://")
+    host = host.strip(" \"'")
+    scheme, separator, rest = ("https://" * (host == "ollama.com") + host).rpartition("://")
     address, slash, path = rest.partition("/")
     if address.count(":") > 1 and not address.startswith("["):
         address = f"[{address}]"  # a bare IPv6 address
-    name, _, port = address.rpartition(":") if re.search(r":\d*$", address) else (address, "", "")
+    name, _, port = address.rpartition(":") if re.search(r":\w*$", address) else (address, "", "")
     name = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(name, name)
     default = {"http": "80", "https": "443"}.get(scheme, "11434") if separator else "11434"
     sound = port.isdigit() and 0 < int(port) < 65536
@@ -1644,14 +2049,9 @@ class OllamaModelClient:
         timeout: float = 300, num_ctx: int = WINDOW,
     ) -> None:  # fmt: skip
         self.model, self.host, self.timeout = model, server_url(host), timeout
-        self.options: dict[str, Any] = {
-            "num_ctx": num_ctx, "num_batch": NUM_BATCH, "temperature": temperature,
-            "top_p": top_p, "presence_penalty": 0,
-        }  # fmt: skip
-        self.watch: Callable[[str, str], None] = lambda phase, text: (
-            None
-        )  # the terminal listens here
-        self.ready = False
+        self.num_ctx, self.windows = num_ctx, dict[str, int]()  # asked for, and granted by model
+        self.sampling = {"temperature": temperature, "top_p": top_p, "presence_penalty": 0}
+        self.watch: Callable[[str, str], None] = lambda phase, text: None  # for the terminal
 
     @functools.cached_property
     def opener(self) -> Any:
@@ -1659,14 +2059,11 @@ class OllamaModelClient:
         from urllib import request as web
 
         opener = web.OpenerDirector()
-        handlers: list[Any] = [web.HTTPHandler(), web.HTTPDefaultErrorHandler()]
-        handlers += [web.HTTPErrorProcessor(), web.UnknownHandler()]
-        if self.host.startswith("https:"):
-            handlers.append(web.HTTPSHandler())
-        if not is_loopback(self.host):
-            handlers.append(web.ProxyHandler())
+        handlers = [web.HTTPHandler, web.HTTPDefaultErrorHandler, web.HTTPErrorProcessor]
+        handlers += [web.HTTPSHandler] if self.host.startswith("https:") else []
+        handlers += [] if is_loopback(self.host) else [web.ProxyHandler]
         for handler in handlers:
-            opener.add_handler(handler)
+            opener.add_handler(handler())
         return opener
 
     def call(self, path: str, body: dict[str, Any] | None = None, timeout: float = 0) -> Any:
@@ -1675,61 +2072,63 @@ class OllamaModelClient:
         from urllib import error, request
 
         data = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json", "Accept": "application/x-ndjson"}
         try:
-            sent = request.Request(self.host + path, data, headers)
-            return self.opener.open(sent, timeout=timeout or self.timeout)
-        except error.HTTPError as answer:
-            with answer, contextlib.suppress(OSError, HTTPException):
-                raise self.refused(answer.code, answer.read(100_000).decode("utf-8", "replace"))
-            raise self.refused(answer.code, "") from None
+            sent = request.Request(self.host + path, data, {"Content-Type": "application/json"})
+            answer = self.opener.open(sent, timeout=timeout or self.timeout)
+            if answer is None:
+                raise ValueError("this is no http address")
+            return answer
+        except error.HTTPError as refusal:
+            with contextlib.suppress(OSError, HTTPException), refusal:
+                raise self.fault(refusal.code, refusal.read(100_000).decode("utf-8", "replace"))
+            raise self.fault(refusal.code, "")
         except (OSError, HTTPException, ValueError) as problem:
-            raise self.unreachable(getattr(problem, "reason", problem)) from None
+            raise self.fault(0, getattr(problem, "reason", problem)) from None
 
     def query(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the JSON answer of one of the small requests; raise ModelError."""
-        with self.call(path, body, 10) as response:
+        with self.call(path, body, min(self.timeout, 30)) as response:
             try:
                 answer = json.loads(response.read(50_000_000))
             except (OSError, ValueError) as problem:
-                raise self.unreachable(problem) from None
+                raise self.fault(0, problem) from None
         return answer if isinstance(answer, dict) else {}
 
-    def models(self) -> list[str]:
-        """Return the names of the models that are pulled."""
-        found = self.query("/api/tags").get("models") or []
-        return [str(model.get("name")) for model in found if isinstance(model, dict)]
+    def models(self, path: str = "/api/tags") -> dict[str, Any]:
+        """Return the models that are pulled, by name; with /api/ps those that are loaded."""
+        found = self.query(path).get("models") or []
+        return {str(model.get("name")): model for model in found if isinstance(model, dict)}
 
     def prepare(self) -> int:
         """Return the window in tokens: what was asked for, but no more than the model can.
 
         The first time it also says whether the model must be loaded, which takes a while.
         """
-        if self.ready:
-            return int(self.options["num_ctx"])
-        about = self.query("/api/show", {"model": self.model}).get("model_info") or {}
-        most = about.get(f"{about.get('general.architecture')}.context_length")
-        if isinstance(most, int) and most > 0:
-            self.options["num_ctx"] = min(self.options["num_ctx"], most)
-        loaded = self.query("/api/ps").get("models") or []
-        if not any(self.model in (m.get("name"), m.get("model")) for m in loaded):
-            self.watch("loading", self.model)
-        self.ready = True
-        return int(self.options["num_ctx"])
+        if self.model not in self.windows:
+            about = self.query("/api/show", {"model": self.model}).get("model_info") or {}
+            most = about.get(f"{about.get('general.architecture')}.context_length")
+            most = most if isinstance(most, int) and most > 0 else self.num_ctx
+            names = self.models("/api/ps")
+            if self.model not in names and f"{self.model}:latest" not in names:
+                self.watch("loading", self.model)
+            self.windows[self.model] = min(self.num_ctx, most)
+        return self.windows[self.model]
 
     def complete(self, prompt: str, max_new_tokens: int) -> Completion:
         """Return the model's reply, streamed and stopped as soon as it is complete."""
-        self.watch("reading", "")
+        window = {"num_ctx": self.prepare(), "num_batch": NUM_BATCH, "num_predict": max_new_tokens}
         body = {
             "model": self.model, "prompt": prompt, "stream": True, "raw": False, "think": False,
-            "truncate": False, "keep_alive": "30m",
-            "options": self.options | {"num_predict": max_new_tokens},
+            "truncate": False, "keep_alive": "30m", "options": self.sampling | window,
         }  # fmt: skip
+        self.watch("reading", "")
         try:
             with self.call("/api/generate", body) as response:
                 return self.read(response)
         except Swallowed as fault:
-            return Completion("", lost=f"the server could not read your tool-call format: {fault}")
+            return Completion(
+                fault.partial, lost=f"the server could not read your tool call ({fault})"
+            )
         finally:
             self.watch("done", "")
 
@@ -1740,119 +2139,76 @@ class OllamaModelClient:
         text, thinking, tokens, is_complete = "", False, 0, False
         try:
             for line in response:
-                chunk = self.decode(line, text)
-                piece = chunk.get("response") or ""
+                chunk = self.decode(line)
+                piece = str(chunk.get("response") or "")
+                if is_complete and piece.strip():
+                    break  # the model goes on inventing: hang up, and the server stops
                 text, tokens = text + piece, tokens + 1
                 thinking = thinking or bool(chunk.get("thinking"))
                 if chunk.get("done"):
                     return completion(text, chunk, thinking)
-                if is_complete and piece.strip():
-                    break  # the model goes on inventing: hang up, and the server stops
                 self.watch("writing", piece)
                 if not is_complete and finished(text):
                     is_complete = True  # the counts mostly follow at once; wait a little for them
                     response.fp.raw._sock.settimeout(0.5)
+            if not is_complete:
+                raise ModelError("Ollama ended its reply before it was done.", transient=True)
         except (OSError, HTTPException) as problem:
             if not is_complete:
-                fault = self.unreachable(problem)
+                fault = self.fault(0, problem)
                 raise ModelError(str(fault), fault.transient, text) from None
-        if is_complete:
-            return Completion(text, output_tokens=tokens)
-        raise ModelError("Ollama ended its reply before it was done.", True, text)
+        except ModelError as fault:
+            fault.partial = text
+            raise
+        return Completion(text, output_tokens=tokens)
 
-    def decode(self, line: bytes, text: str) -> dict[str, Any]:
+    def decode(self, line: bytes) -> dict[str, Any]:
         """Return one line of the stream; raise ModelError if it is none, or says `error`."""
         try:
             chunk = json.loads(line)
         except ValueError:
             chunk = None
+            if line.startswith(b"{") and not line.endswith(b"\n"):
+                raise self.fault(0, "IncompleteRead") from None
         if not isinstance(chunk, dict):
-            sample = visible(line[:60].decode("utf-8", "replace"))
-            raise ModelError(
-                f"{self.host} sent something that Ollama does not send: {sample}", False, text
-            )
+            raise self.fault(0, f"a garbled line: {line[:60].decode('utf-8', 'replace')}")
         if chunk.get("error"):
-            fault = self.refused(500, json.dumps(chunk))
-            raise ModelError(str(fault), fault.transient, text, fault.overflow)
+            raise self.fault(500, json.dumps(chunk))
         return chunk
 
-    def refused(self, status: int, body: str) -> ModelError:
-        """Return the fault for an HTTP error or an error line, in words for the human."""
-        try:
-            said = str(json.loads(body)["error"])
-        except (ValueError, KeyError, TypeError):
-            said = body.strip()
-        with contextlib.suppress(ValueError, TypeError, KeyError):
+    def fault(self, status: int, said: Any) -> ModelError:
+        """Return the ModelError for an HTTP status and body, or for an exception."""
+        if isinstance(said, Exception):
+            said = f"{type(said).__name__} {said}"
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            said = str(json.loads(said)["error"])
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
             inner = json.loads(said)  # the error of an over-long prompt is itself JSON
-            inner = inner.get("error", inner)
-            numbers = int(inner["n_prompt_tokens"]), int(inner["n_ctx"])
+            counts = inner.get("error", inner)
+            numbers = int(counts["n_prompt_tokens"]), int(counts["n_ctx"])
             return ModelError("The prompt is longer than the window.", overflow=numbers)
-        if PARSER_ERROR.search(said):
-            return Swallowed(said)
-        shown = visible(said)[:300] or "no reason given"
-        if status == 404 and "not found" in said:
-            return self.no_model()
-        if 300 <= status < 400:
-            return ModelError(
-                f"{self.host} redirects elsewhere; name the real address with --host."
-            )
-        if status in (401, 403):
-            why = f"{self.host} refused the request ({status}): {shown}."
-            return ModelError(
-                why + " Sign in with `ollama signin`, or name a local --model or --host."
-            )
-        if re.search(r"memory|unable to load|terminated|failed to load", said):
-            why = f"Ollama could not load {self.model}: {shown}."
-            return ModelError(why + " Take a smaller --model or --num-ctx.")
-        transient = status == 503 or "unexpectedly stopped" in said or "while running" in said
-        return ModelError(f"Ollama answered with an error ({status}): {shown}.", transient)
-
-    def no_model(self) -> ModelError:
-        """Return the fault for a model that is not pulled, with those that are."""
-        try:
-            there = ", ".join(self.models()[:12]) or "none"
-        except ModelError:
-            there = "unknown"
-        name = visible(self.model)
-        text = f"The model {name} is not there. Pull it with `ollama pull {name}`, or take one of"
-        return ModelError(f"{text} these with --model: {visible(there)}.")
-
-    def unreachable(self, problem: Any) -> ModelError:
-        """Return the fault for a connection that failed, broke or fell silent."""
-        if isinstance(problem, TimeoutError):
-            text = (
-                f"Ollama was silent for {self.timeout:g} s. Loading and reading take long on a slow"
-            )
-            return ModelError(f"{text} machine: try --ollama-timeout {2 * self.timeout:g}.")
-        if isinstance(problem, ConnectionRefusedError):
-            text = (
-                f"No Ollama server answers at {self.host}. Start one with `ollama serve`, or name"
-            )
-            return ModelError(f"{text} another with --host.")
-        transient = isinstance(
-            problem, (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
-        )
-        why = visible(str(problem)) or type(problem).__name__
-        return ModelError(f"The connection to {self.host} failed: {why}.", transient)
-
-
-class Swallowed(ModelError):
-    """The server's own parser took the reply for a native call and kept it."""
+        text = f"{status or ''} {said}".strip()
+        if PARSER_ERROR.search(said) and "while running" not in said:
+            return Swallowed(visible(text))
+        transient, words = next(row[1:] for row in FAULTS if re.search(row[0], text))
+        models = "unknown"
+        with contextlib.suppress(ModelError):
+            models = ", ".join([*self.models()][:12]) or "none" if "{models}" in words else ""
+        facts = {"host": self.host, "model": self.model, "timeout": self.timeout, "models": models}
+        return ModelError(visible(words.format(fault=text[:300], **facts)), transient)
 
 
 def completion(text: str, final: dict[str, Any], thinking: bool) -> Completion:
     """Return the reply with the figures of the stream's last line, whose durations are in ns."""
-    lost, count = "", final.get("eval_count") or 0
-    native = final.get("tool_calls") or []
-    if native:  # some parsers do deliver the call that they took out of the text
-        function = native[0].get("function") or {}
+    lost, count = "", int(final.get("eval_count") or 0)
+    for native in (final.get("tool_calls") or [])[:1]:  # some parsers deliver what they took out
+        function = native.get("function") or {}
         args = function.get("arguments")
         text += render(Call(str(function.get("name")), args if isinstance(args, dict) else {}))
-    elif not text.strip() and thinking:
-        lost = "your reply held only thinking"
-    elif not text.strip() and count > 1:
-        lost = "your reply was in a tool-call format that the server swallows"
-    cut, read = final.get("done_reason") == "length", final.get("prompt_eval_count") or 0
+    if not text.strip() and (thinking or count > 1):
+        swallowed = "your reply was in a tool-call format that the server swallows"
+        lost = "your reply held only thinking" if thinking else swallowed
+    cut, read = final.get("done_reason") == "length", int(final.get("prompt_eval_count") or 0)
     return Completion(
         text, cut, lost, read, count,
         (final.get("prompt_eval_duration") or 0) / 1e9, (final.get("eval_duration") or 0) / 1e9,
@@ -1864,9 +2220,8 @@ def completion(text: str, final: dict[str, Any], thinking: bool) -> Completion:
 # All parts are there; this joins them. `MiniAgent` holds no knowledge of its own: it asks chapter 2
 # for the prompt, the model for a reply, chapter 3 what the reply means and may do, and records.
 
-RETRY_SECONDS = 1.0
+RETRY_SECONDS = 0.5
 CUT_MARK = "\n[cut off here: the answer is longer than --max-new-tokens]"
-REPEATED = "repeated identical tool call for {}; choose a different tool or return a final answer"
 GUARD_LIMIT = 3  # a model that repeats itself after three warnings will not stop
 SAY_OTHERWISE = "Say it in other words, or try a larger --model"
 STOPS = {  # why a request ended unfinished, and what the human can do
@@ -1882,58 +2237,63 @@ class Run:
     """What one request has cost and done so far; `stop` says how it ended."""
 
     stop: str = "error"
-    room: int = 0  # tokens for the next reply, if it needs more than usual
     steps: int = 0
-    model_calls: int = 0
     guarded: int = 0
+    cut: bool = False  # a reply was cut off by --max-new-tokens
+    room: int = 0  # tokens for the next reply, if it needs more than usual
+    model_calls: int = 0
     prompt_tokens: int = 0
-    shared_tokens: int = 0  # of the prompts, what stood at the front of the prompt before
+    shared_tokens: float = 0  # of the prompts, what stood at the front of the prompt before
     output_tokens: int = 0
     output_seconds: float = 0.0
     started: float = field(default_factory=time.monotonic)
-    files: dict[str, tuple[int, int]] = field(default_factory=dict)
+    files: dict[str, tuple[int, int]] = field(default_factory=dict)  # lines added and removed
     commands: list[tuple[str, int | None]] = field(default_factory=list)
 
     def add(self, other: "Run") -> None:
         """Count what a subagent cost."""
-        for name in (
-            "model_calls",
-            "prompt_tokens",
-            "shared_tokens",
-            "output_tokens",
-            "output_seconds",
-        ):
+        for name in ("prompt_tokens", "shared_tokens", "output_tokens", "output_seconds"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def count(self, prompt: str, before: str, done: Completion, window: Window) -> None:
         """Count a model call: the server's figures where it gave some, else the estimate."""
         tokens = done.prompt_tokens or window.estimate(prompt)
         self.prompt_tokens += tokens
-        self.shared_tokens += tokens * shared_bytes(before, prompt) // max(size(prompt), 1)
+        self.shared_tokens += tokens * shared_bytes(before, prompt) / size(prompt)
         self.output_tokens += done.output_tokens
         self.output_seconds += done.output_seconds
 
     def note(self, event: Event) -> None:
         """Count what a call changed or ran."""
-        if changed := event.get("changed"):
-            plus, minus = self.files.get(event["file"], (0, 0))
-            self.files[event["file"]] = (plus + changed[0], minus + changed[1])
+        if "changed" in event:
+            (plus, minus), (more, less) = self.files.get(event["file"], (0, 0)), event["changed"]
+            self.files[event["file"]] = (plus + more, minus + less)
         if "exit_code" in event:
             self.commands.append((event["args"]["command"], event["exit_code"]))
+
+    @property
+    def reused(self) -> float:
+        """The share of the prompts that the server had in its cache."""
+        return self.shared_tokens / max(self.prompt_tokens, 1)
 
     def done(self) -> str:
         """Return what was changed and run, in one line."""
         parts = [
-            f"changed {visible(name)} (+{plus} -{minus})"
-            for name, (plus, minus) in self.files.items()
+            f"changed {visible(n)} (+{plus} -{minus})" for n, (plus, minus) in self.files.items()
         ]
         parts += [f"ran {visible(text)[:60]} (exit {code})" for text, code in self.commands]
         return "; ".join(parts) or "nothing changed"
 
 
+def shared_bytes(one: str, two: str) -> int:
+    """Return how many bytes two prompts have in common from the first on."""
+    lengths = range(1, min(len(one), len(two)) + 1)
+    return size(two[: bisect_left(lengths, True, key=lambda n: one[:n] != two[:n])])
+
+
 def result_key(event: Event) -> str:
     """Return what makes two results the same: a file's digest, or the text without its timings."""
-    if event.get("digest"):
+    if "digest" in event:
         return f"{event['digest']} {event['lines']}"
     return re.sub(r"\d+(\.\d+)? ?m?s\b", "", event["content"])
 
@@ -1945,108 +2305,110 @@ def may_change_things(event: Event) -> bool:
     return bool(known and known.risky and ran and not event.get("harmless"))
 
 
-def known_result(events: Sequence[Event], tool: Tool, args: dict[str, Any]) -> str | None:
-    """Return what this call answered if its last two runs in this request agree and still hold."""
-    defaults = {name: p.default for name, p in tool.params.items() if name not in tool.required}
+class Repeated(Refused):
+    """A call that has shown twice that it does not help."""
+
+
+def refuse_repetition(events: Sequence[Event], tool: Tool, args: dict[str, Any]) -> None:
+    """Raise Repeated if the last two runs of a call agree and nothing changed since."""
     same: list[Event] = []
     for event in itertools.takewhile(lambda e: e["role"] != "user", reversed(events)):
         if event["role"] != "tool" or event.get("guarded"):
             continue
-        if event["name"] == tool.name and defaults | event["args"] == args:
+        if event["name"] == tool.name and tool.defaults | event["args"] == args:
             same.append(event)
             if len(same) == 2:
-                return same[0]["content"] if len(set(map(result_key, same))) == 1 else None
+                break
         elif not same and may_change_things(event):
-            return None
-    return None
+            return
+    if len(same) == 2 and result_key(same[0]) == result_key(same[1]):
+        text = f"repeated identical tool call for {tool.name}; choose a different tool or return"
+        known = clip(same[0]["content"], 1000)
+        raise Repeated(f"{text} a final answer\nIts result was:\n{known}")
 
 
-def shared_bytes(one: str, two: str) -> int:
-    """Return how many bytes two prompts have in common from the first on."""
-    lengths = range(1, min(len(one), len(two)) + 1)
-    return size(two[: bisect_left(lengths, True, key=lambda n: one[:n] != two[:n])])
-
-
-def restored(reply: "Reply") -> "Reply":
-    """Return the reply with the control tokens that the prompt had broken (chapter 2)."""
-    match reply:
+def read_reply(done: Completion) -> "Reply":
+    """Return what a completion means, control tokens restored (chapter 2)."""
+    if done.lost:
+        return Malformed(
+            f"{done.lost}. Send one <tool>...</tool> call or one <final> answer as text."
+        )
+    match parse(done.text, done.cut):
         case Call(name, args, note):
             plain = {k: restore(v) if isinstance(v, str) else v for k, v in args.items()}
             return Call(name, plain, note)
         case Final(text, cut):
             return Final(restore(text), cut)
-    return reply
-
-
-def read_reply(done: Completion) -> "Reply":
-    """Return what a completion means; one without text is a slip of format like any other."""
-    if done.lost:
-        return Malformed(
-            f"{done.lost}. Send one <tool>...</tool> call or one <final> answer as text."
-        )
-    return restored(parse(done.text, done.cut))
+        case malformed:
+            return malformed
 
 
 class WindowFull(Exception):
     """No fold brings the prompt within the window."""
 
 
+@dataclass(kw_only=True)
 class MiniAgent:
     """The loop and what it needs. `session` is exactly what is on disk."""
 
-    def __init__(
-        self, model_client: Any, workspace: WorkspaceContext, session_store: SessionStore | None,
-        session: dict[str, Any] | None = None, approval_policy: str = "ask", max_steps: int = 6,
-        max_new_tokens: int = REPLY_TOKENS, depth: int = 0, max_depth: int = 1,
-        read_only: bool = False, ask_human: Callable[[str, str], str] | None = None,
-        tell: Callable[[str, Any], None] = lambda kind, what: None,
-        confine: Callable[[Command], contextlib.AbstractContextManager[Any]] | None = None,
-        keep_env: Sequence[str] = (), window: Window | None = None,
-    ) -> None:  # fmt: skip
-        self.model_client, self.workspace, self.session_store = (
-            model_client,
-            workspace,
-            session_store,
-        )
-        self.root = Path(workspace.cwd).resolve()
-        self.session = session or new_session(self.root)
-        self.approval_policy, self.read_only = approval_policy, read_only
-        self.max_steps, self.max_new_tokens = max_steps, max_new_tokens
-        self.depth, self.max_depth = depth, max_depth
-        self.ask_human, self.tell, self.keep_env = ask_human, tell, keep_env
-        self.confine = confine or (lambda command: contextlib.nullcontext())
-        self.window = window or Window(reply=max_new_tokens)
+    model_client: Any
+    workspace: WorkspaceContext
+    session_store: Any  # a SessionStore; None for a subagent, which saves nothing
+    session: dict[str, Any] = field(default_factory=dict)
+    approval_policy: str = "ask"
+    max_steps: int = 6
+    max_new_tokens: int = REPLY_TOKENS
+    depth: int = 0
+    max_depth: int = 1
+    read_only: bool = False
+    plan: bool = False  # look, don't touch, until the human turns it off
+    ask_human: Callable[[str, str], str] | None = None  # tool and preview -> the answer
+    tell: Callable[[str, Any], None] = lambda kind, what: None  # for the terminal
+    confine: Callable[[Command], Any] = lambda command: contextlib.nullcontext()
+    keep_env: Sequence[str] = ()
+    window: Window = field(default_factory=Window)
+
+    def __post_init__(self) -> None:
+        self.root = Path(self.workspace.cwd).resolve()
+        self.session = self.session or new_session(self.root)
+        self.window.reply = self.max_new_tokens
         self.always: set[str] = set()  # what the human allowed until the program ends
-        self.run, self.last_prompt, self.prefix = Run(), "", ""
+        self.run, self.last_prompt, self.prefix, self.saves = Run(), "", "", True
 
     @classmethod
     def from_session(
-        cls, model_client: Any, workspace: WorkspaceContext, session_store: SessionStore,
-        session_id: str, **settings: Any,
-    ) -> "MiniAgent":  # fmt: skip
+        cls, model_client: Any, workspace: Any, session_store: Any, session_id: str, **settings: Any
+    ) -> "MiniAgent":
         """Return an agent that goes on with a saved session; raise SessionError."""
-        session = session_store.load(session_id)
-        return cls(model_client, workspace, session_store, session=session, **settings)
+        found = {"session": session_store.load(session_id), "session_store": session_store}
+        return cls(model_client=model_client, workspace=workspace, **found, **settings)
 
     def path(self, raw: str) -> Path:
         """Return the real path of a name inside the workspace; raise ToolError."""
         return resolve_path(self.root, raw)
 
     def record(self, item: Event) -> Event:
-        """Add an event to the transcript and save the session; a failure is told, not raised."""
+        """Add an event to the transcript and save the session."""
         item.setdefault("created_at", now())
         self.session["history"].append(item)
-        self.session["memory"] = memory_of(self.session["history"])
-        if self.session_store:
-            before = self.session["id"]
-            try:
-                self.session_store.save(self.session)
-            except OSError as error:
-                self.tell("warning", f"The session is not saved: {error.strerror or error}.")
-            if before != self.session["id"]:
-                text = f"Another program changed session {before}; this one goes on as"
-                self.tell("warning", f"{text} {self.session['id']}.")
+        self.save()
         return item
+
+    def save(self) -> None:
+        """Save the session; a failure is told, once, and not raised."""
+        self.session["memory"], before = memory_of(self.session["history"]), self.session["id"]
+        if self.session_store is None:
+            return
+        try:
+            self.session_store.save(self.session)
+            self.saves = True
+        except OSError as error:
+            if self.saves:
+                self.tell("warning", f"The session is not saved: {error.strerror or error}.")
+            self.saves = False
+        if before != self.session["id"]:
+            text = f"Another program changed session {before}; this one goes on as"
+            self.tell("warning", f"{text} {self.session['id']}.")
 
     def reset(self) -> None:
         """Forget the conversation: its file stays, a new session begins."""
@@ -2059,31 +2421,30 @@ class MiniAgent:
     def prompt(self, user_message: str, fold: Fold | None = None) -> str:
         """Return the prompt that would be sent now, or would be under another fold."""
         if not self.prefix:
-            snapshot = self.workspace.text(min(SNAPSHOT_CHARS, self.window.tokens // 2))
+            snapshot = self.workspace.text(min(SNAPSHOT_BYTES, self.window.tokens // 2))
             self.prefix = build_prefix(TOOLS.values(), snapshot)
         fold = fold or Fold(**self.session["fold"])
         events, left = self.session["history"], self.max_steps - self.run.steps
         hint = (
             f"{left} tool calls left" if left > 0 else "no tool calls left: answer now with <final>"
         )
-        tail = build_tail(user_message, "read-only, no delegating; " * self.read_only + hint)
+        hint = "plan mode: change nothing, answer with a plan; " * self.plan + hint
+        tail = build_tail(user_message, "read-only, no delegation; " * self.read_only + hint)
         memory = memory_text(memory_of(events[: fold.at]))
         return build_prompt(self.prefix, memory, history_text(events, fold), tail)
 
-    def fit(self, request: str) -> str:
-        """Return a prompt within the budget, folded if need be; raise WindowFull."""
+    def fit(self, request: str, budget: int) -> str:
+        """Return a prompt of at most `budget` tokens, folded if need be; raise WindowFull."""
         prompt, estimate = self.prompt(request), self.window.estimate
-        if estimate(prompt) <= self.window.budget:
+        if estimate(prompt) <= budget:
             return prompt
-        measure = lambda fold: estimate(self.prompt(request, fold))  # noqa: E731
-        fold = make_fold(self.session["history"], measure, self.window.budget)
+        measure = lambda fold: estimate(self.prompt(request, fold))
+        fold = make_fold(self.session["history"], measure, budget)
         if fold is None:
             raise WindowFull
-        self.session["fold"] = asdict(fold)
+        self.session["fold"] = asdict(replace(fold, number=self.session["fold"]["number"] + 1))
         folded = self.prompt(request)
-        self.tell(
-            "fold", f"The window is full: {estimate(prompt)} tokens folded to {estimate(folded)}."
-        )
+        self.tell("fold", f"{estimate(prompt)} tokens of prompt folded to {estimate(folded)}.")
         return folded
 
     def complete(self, request: str) -> Completion:
@@ -2091,15 +2452,15 @@ class MiniAgent:
 
         Raise ModelError, or WindowFull.
         """
-        if hasattr(self.model_client, "prepare"):
-            self.window.tokens = min(self.model_client.prepare(), self.window.tokens)
         retried = False
         for _ in range(6):
-            prompt = self.fit(request)
-            room = max(self.max_new_tokens, self.run.room)
-            room = min(room, self.window.tokens - self.window.estimate(prompt))
+            if hasattr(self.model_client, "prepare"):
+                self.window.tokens = min(self.model_client.prepare(), self.window.tokens)
+            prompt = self.fit(request, self.window.budget)
+            free = self.window.tokens - self.window.estimate(prompt)
             self.run.model_calls += 1
             try:
+                room = min(max(self.max_new_tokens, self.run.room), free)
                 said = self.model_client.complete(prompt, room)
             except ModelError as fault:
                 if self.window.overflowed(prompt, *fault.overflow):
@@ -2129,21 +2490,22 @@ class MiniAgent:
         """
         run = self.run = Run()
         most_calls = max(3 * self.max_steps, self.max_steps + 4)
-        self.record({"role": "user", "content": clip(user_message, int(self.window.tokens * 1.5))})
         try:
+            self.record({"role": "user", "content": clip(user_message, self.window.request_chars)})
+            attach_files(self, user_message)
             while run.model_calls < most_calls and run.guarded < GUARD_LIMIT:
                 steps_left = run.steps < self.max_steps
                 done = self.complete(user_message)
                 match read_reply(done):
                     case Final(text, cut) if not cut or run.room:
                         return self.finish("finished", text + CUT_MARK * cut)
+                    case Final():
+                        self.remind(done, "Your answer was cut off. Answer again, shorter.")
+                    case Malformed(why):
+                        self.remind(done, why)
                     case Call() as call if steps_left:
                         run.room = 0
                         self.record(self.perform(call))
-                    case Malformed(why):
-                        self.remind(done, why)
-                    case Final():
-                        self.remind(done, "Your answer was cut off. Answer again, shorter.")
                 if not steps_left:
                     return self.finish("steps")
             return self.finish("loop" if run.guarded >= GUARD_LIMIT else "malformed")
@@ -2151,9 +2513,11 @@ class MiniAgent:
             return self.finish("window")
         except (ModelError, KeyboardInterrupt) as error:
             run.stop = "error" if isinstance(error, ModelError) else "interrupted"
-            why = str(error) if run.stop == "error" else "interrupted by the user"
+            why = str(error) if isinstance(error, ModelError) else "interrupted by the user"
             self.record({"role": "notice", "content": f"The request ended here: {why}"})
             raise
+        finally:
+            close_undo(self)
 
     def remind(self, done: Completion, why: str) -> None:
         """Keep an unusable reply as the model wrote it and tell the model how to do better."""
@@ -2163,16 +2527,16 @@ class MiniAgent:
         self.record({"role": "notice", "content": why})
         self.tell("notice", why)
         if done.cut:
-            self.run.room = 2 * max(self.run.room, self.max_new_tokens)
+            self.run.cut, self.run.room = True, 2 * max(self.run.room, self.max_new_tokens)
+            self.tell("notice", f"The reply was cut off; the next may have {self.run.room} tokens.")
 
     def finish(self, stop: str, text: str = "") -> str:
         """Record how the request ended and return the answer."""
-        self.run.stop = stop
-        if stop == "finished":
-            self.record({"role": "assistant", "content": text})
-            return text
-        text = f"Stopped: {STOPS[stop].format(self)}. Done so far: {self.run.done()}."
-        self.record({"role": "notice", "content": text})
+        self.run.stop, role = stop, "assistant"
+        if stop != "finished":
+            text = f"Stopped: {STOPS[stop].format(self)}. Done so far: {self.run.done()}."
+            role = "notice"  # the runtime says so, not the model
+        self.record({"role": role, "content": text})
         return text
 
     def run_tool(self, name: str, args: dict[str, Any]) -> str:
@@ -2181,84 +2545,54 @@ class MiniAgent:
 
     def perform(self, call: Call) -> Event:
         """Check, gate and run one call; return its event, the result clipped."""
-        name, args = call.name, call.args
-        facts: dict[str, Any] = {}
+        name, args, is_step = call.name, call.args, True
         try:
             tool = known_tool(name)
             args = tool.bind(args)
-            known = known_result(self.session["history"], tool, args)
-            if known is not None:
-                facts = {"guarded": True}
-                self.run.guarded += 1
-                raise Refused(f"{REPEATED.format(name)}\nIts result was:\n{clip(known, 1000)}")
-            self.tell("call", (name, args))
-            result = self.carry_out(tool, args)
-            self.run.steps += 1
-        except Refused as error:
-            result = Result(f"error: {error}", facts)
+            refuse_repetition(self.session["history"], tool, args)
+            self.tell("call", name)
+            result = pass_gate(self, tool, args)
         except ToolError as error:
-            self.run.steps += 1
-            result = Result(f"error: {error}")
-        except Interrupted as error:
-            event = {"role": "tool", "name": name, "args": args}
-            self.record(event | {"content": clip(str(error), RESULT_CHARS), "exit_code": None})
+            is_step, guarded = not isinstance(error, Refused), isinstance(error, Repeated)
+            self.run.guarded += guarded
+            result = Result(f"error: {error}", {"guarded": True} if guarded else {})
+        except KeyboardInterrupt as error:
+            text = clip(str(error) or "error: interrupted by the user", RESULT_CHARS)
+            self.record({"role": "tool", "name": name, "args": args, "content": text})
             raise
+        except (ModelError, WindowFull):  # of a subagent
+            raise
+        except Exception as error:  # a bug in a tool is the tool's problem, not the session's
+            result = Result(f"error: {name} failed: {type(error).__name__}: {error}")
+        self.run.steps += is_step
         most = READ_CHARS if name == "read_file" else RESULT_CHARS
-        limit = min(most, self.window.result_chars)
-        text = clip(result.text, limit) + f"\n[{call.note}]" * bool(call.note)
+        text = clip(result.text, min(most, self.window.result_chars))
+        text += f"\n[note: {call.note}]" * bool(call.note)
         event = {"role": "tool", "name": name, "args": args, "content": text, **result.facts}
         self.run.note(event)
         self.tell("result", event)
         return event
 
-    def carry_out(self, tool: Tool, args: dict[str, Any]) -> Result:
-        """Run a valid call if the gate and the human let it; raise Refused or ToolError."""
-        verdict = decide(tool.risky, self.approval_policy, self.read_only)
-        if verdict is Verdict.DENY:
-            why = "this run is read-only" if self.read_only else "the mode is --approval never"
-            raise Refused(f"approval denied for {tool.name}: {why}")
-        if verdict is Verdict.ASK and not tool.plans:
-            self.approve(tool.name, args, json.dumps(args))
-        try:
-            made = tool.run(self, **args)
-            if not tool.plans:
-                return made if isinstance(made, Result) else Result(str(made))
-            harmless = getattr(made, "argv", None) is not None
-            if decide(tool.risky, self.approval_policy, harmless=harmless) is Verdict.ASK:
-                self.approve(tool.name, args, made.preview())
-            plan: Plan = made
-            return plan.perform(self)
-        except (ToolError, KeyboardInterrupt):
-            raise
-        except Exception as error:  # a bug in a tool is the tool's problem, not the session's
-            raise ToolError(f"{tool.name} failed: {type(error).__name__}: {error}") from error
 
-    def approve(self, name: str, args: dict[str, Any], preview: str) -> None:
-        """Ask the human, unless this was allowed for good; raise Refused at anything but a yes."""
-        key = f"{name} {args['command']}" if name == "run_shell" else name
-        if key in self.always:
-            return
-        if self.ask_human is None:
-            raise Refused(
-                f"approval denied for {name}: nobody can be asked; --approval auto allows it"
-            )
-        answer = self.ask_human(name, preview).strip()
-        if answer.lower() in ("a", "always"):
-            self.always.add(key)
-        elif answer.lower() not in ("y", "yes"):
-            no = answer.lower() in ("", "n", "no")
-            said = "" if no else f": the user says: {answer}"
-            raise Refused(f"approval denied for {name}{said}")
+def attach_files(agent: MiniAgent, request: str) -> None:
+    """Record a read for each `@path` in the human's request that names a file; it is no step."""
+    for name in (
+        re.findall(r"(?<!\S)@([^\s@]+?)[.,;:!?)]*(?!\S)", request) if not agent.depth else ()
+    ):
+        with contextlib.suppress(ToolError):
+            if agent.path(name).is_file():
+                agent.record(agent.perform(Call("read_file", {"path": name})))
+    agent.run.steps = 0
 
 
 # -- The terminal ----------------------------------------------------------------------------------
 #
-# Answers go to standard output; all that is said on the way to it goes to standard error. Nothing
-# here decides anything: it shows what the loop tells, asks what the gate wants to know, and reads
-# the next request.
+# Answers go to standard output, all that is said on the way to standard error. Nothing here decides
+# anything: it shows what the loop tells, asks what the gate wants to know, and reads the next
+# request. Where there is no terminal there are no colours, no live line and no waiting for keys.
 
-STYLES = {"accent": "36", "dim": "2", "red": "31", "green": "32", "bold": "1"}
-ANSWER = re.compile(r"\s*<final>\s*(.*?)\s*(</?f?i?n?a?l?>?.*)?$", re.DOTALL | re.IGNORECASE)
+STYLES = {"accent": "36", "dim": "2", "red": "31", "green": "32"}
+ANSWER = re.compile(r"\s*<final>\s*", re.IGNORECASE)
 
 
 def width(text: str) -> int:
@@ -2269,75 +2603,95 @@ def width(text: str) -> int:
 
 def shorten(text: str, columns: int) -> str:
     """Return a text of at most so many columns; the middle gives way."""
-    head = tail = text
+    if width(text) <= columns:
+        return text
+    head, tail = text[:columns], text[-columns:]
     while width(head) + width(tail) + 3 > columns and (head or tail):
         head, tail = (head[:-1], tail) if width(head) > width(tail) else (head, tail[1:])
-    return text if width(text) <= columns else f"{head}...{tail}"
+    return f"{head}...{tail}"
 
 
 class Screen:
     """What the human sees while the agent works: a line for each call, a live line in between."""
 
     def __init__(self) -> None:
-        self.color = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-        self.color = self.color and os.environ.get("TERM") != "dumb"
-        self.live = self.color and sys.stderr.isatty()
+        plain = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb"
+        self.color = sys.stderr.isatty() and not plain
+        self.streams = self.color and sys.stdout.isatty()
         self.ticker: threading.Thread | None = None
         self.stopped = threading.Event()
-        self.phase, self.since, self.tokens, self.reply = "", 0.0, 0, ""
+        self.phase, self.since, self.tokens, self.reply, self.streamed = "", 0.0, 0, "", ""
 
     def paint(self, text: str, style: str) -> str:
         """Return the text in a style of `STYLES`, or as it is where there are no colours."""
-        return f"\x1b[{STYLES[style]}m{text}\x1b[0m" if self.color else text
+        return f"\x1b[{STYLES[style]}m{text}\x1b[0m" if self.color and style else text
 
     def say(self, text: str, style: str = "") -> None:
         """Print a line of progress; control characters in it are spelt out."""
         self.quiet()
-        safe = visible(text, "\n\t")
-        print(self.paint(safe, style) if style else safe, file=sys.stderr, flush=True)
+        print(self.paint(visible(text, "\n\t"), style), file=sys.stderr, flush=True)
 
     def tell(self, kind: str, what: Any) -> None:
-        """Show what the loop reports; subagents are set in by two blanks."""
-        indent = "  " * kind.startswith("subagent ")
-        kind = kind.removeprefix("subagent ")
+        """Show what the loop reports; what a subagent does is set in."""
+        indent = "  " * kind.count("subagent ")
+        kind = kind.replace("subagent ", "")
         if kind == "call":
-            self.start(f"running {what[0]}")
+            self.start(f"running {what}")
         elif kind == "result":
-            failed = what["content"].startswith("error: ")
-            self.say(indent + brief(what), "red" if failed else "")
+            self.say(indent + brief(what), "red" * what["content"].startswith("error: "))
         else:
             self.say(f"{indent}[{kind}] {what}", "red" if kind == "warning" else "dim")
 
     def watch(self, phase: str, piece: str) -> None:
-        """Follow a model call: its phases, and the reply as it grows."""
-        if phase == "writing":
-            self.tokens, self.reply = self.tokens + 1, self.reply + piece
+        """Follow a model call: loading, reading, writing (with the pieces of the reply), done."""
         if phase == "done":
             self.quiet()
-        elif phase != self.phase or not self.ticker:
-            names = {"loading": f"loading {piece}", "reading": "reading the prompt"}
-            if phase == "loading" and not self.live:
+        elif phase != self.phase:
+            if phase == "loading":
                 self.say(f"Loading {piece}; the first time this takes a while.", "dim")
-            self.start(names.get(phase, phase))
-            self.phase = phase
+            if phase == "reading":
+                self.reply = self.streamed = ""
+            self.start(phase)
+        if phase == "writing":
+            self.tokens, self.reply = self.tokens + 1, self.reply + piece
+            self.stream()
+
+    def stream(self) -> None:
+        """Print what has come of an answer; what may be the beginning of its end tag waits."""
+        start = ANSWER.match(self.reply) if self.streams else None
+        if start:
+            text = restore(self.reply[start.end() :].partition("</final")[0])
+            text = text[: text.rfind("<")] if "<" in text[-8:] else text.rstrip()
+            if new := text[len(self.streamed) :]:
+                self.quiet()
+                print(visible(new, "\n\t"), end="", flush=True)
+                self.streamed = text
+
+    def answer(self, text: str) -> None:
+        """Print an answer, or what was not streamed of it."""
+        self.quiet()
+        again = "" if text.startswith(self.streamed) else "\n"
+        rest = text if again else text[len(self.streamed) :]
+        self.streamed = ""
+        print(again + visible(rest, "\n\t"), flush=True)
 
     def start(self, phase: str) -> None:
-        """Begin a phase of the live line; a small thread draws it and nothing else."""
+        """Begin a phase of the live line; a small thread draws it and does nothing else."""
         self.quiet()
         self.phase, self.since, self.tokens = phase, time.monotonic(), 0
-        if self.live:
+        if self.color and not self.streamed:
             self.stopped.clear()
             self.ticker = threading.Thread(target=self.draw, daemon=True)
             self.ticker.start()
 
     def draw(self) -> None:
         """Redraw the live line until it is stopped."""
+        names = {"reading": "reading the prompt"}
         while not self.stopped.wait(0.2):
             seconds = time.monotonic() - self.since
             rate = f", {self.tokens} tokens, {self.tokens / seconds:.1f}/s" if self.tokens else ""
-            text = shorten(
-                f"{self.phase} {seconds:.0f} s{rate}", shutil.get_terminal_size().columns - 1
-            )
+            columns = shutil.get_terminal_size().columns - 1
+            text = shorten(f"{names.get(self.phase, self.phase)} {seconds:.0f} s{rate}", columns)
             sys.stderr.write(f"\r\x1b[K{self.paint(text, 'dim')}")
             sys.stderr.flush()
 
@@ -2352,56 +2706,69 @@ class Screen:
 
     def ask(self, name: str, preview: str) -> str:
         """Show what a call would do and return the human's answer; end of input is a no."""
-        colors = {"+": "green", "-": "red", "@": "accent"}
-        self.say(f"{name} wants to do this:", "accent")
+        colors = {"+": "green", "-": "red", "@": "accent"} if name != "run_shell" else {}
+        self.say(f"{name} would do this:", "accent")
         for line in preview.split("\n"):
-            self.say(line, colors.get(line[:1], "") if self.color else "")
-        question = "Allow? [y]es, [a]lways, or no and why: "
+            self.say(line, colors.get(line[:1], ""))
+        drop_typed_ahead()
+        question = "Allow? y(es), a(lways), anything else is a no and its reason: "
         print(self.paint(question, "accent"), end="", file=sys.stderr, flush=True)
         return sys.stdin.readline()
 
 
+def drop_typed_ahead() -> None:
+    """Forget keys that were hit before the question stood there."""
+    if sys.stdin.isatty():
+        with contextlib.suppress(ImportError, OSError):
+            import termios
+
+            termios.tcflush(sys.stdin, termios.TCIFLUSH)
+
+
 def brief(event: Event) -> str:
     """Return a call and its result in one line."""
-    args = event["args"]
-    main = visible(str(args.get("path") or args.get("command") or args.get("pattern") or ""))
-    text = event["content"]
-    if event.get("guarded") or text.startswith("error: "):
+    args, text = event["args"], event["content"]
+    main = next((args[key] for key in ("path", "command", "pattern", "task") if key in args), "")
+    if text.startswith("error: "):
         result = text.removeprefix("error: ").partition("\n")[0]
     elif "exit_code" in event:
-        result = f"exit {event['exit_code']}, {event['seconds']} s"
+        unasked = ", only reads, not asked" * event["harmless"]
+        result = f"exit {event['exit_code']}, {event['seconds']} s{unasked}"
     elif "changed" in event:
         result = "+{} -{}".format(*event["changed"])
     else:
         result = f"{text.count(chr(10)) + 1} lines"
-    return f"- {event['name']} {shorten(main, 60)}: {visible(result)[:120]}"
+    columns = max(shutil.get_terminal_size().columns - 1, 40)
+    head = f"- {event['name']} {shorten(visible(str(main)), columns // 2)}: "
+    return head + shorten(visible(result), max(columns - width(head), 20))
 
 
 def summary(run: Run) -> str:
     """Return what a request cost, in one line."""
     seconds = time.monotonic() - run.started
-    shared = 100 * run.shared_tokens // max(run.prompt_tokens, 1)
-    parts = [f"{run.steps} steps", f"{seconds:.1f} s"]
-    parts += [f"{run.prompt_tokens} prompt tokens ({shared} % reused)"]
     speed = f" ({run.output_tokens / run.output_seconds:.1f}/s)" if run.output_seconds else ""
-    parts += [f"{run.output_tokens} written{speed}"]
-    if run.files or run.commands:
-        parts.append(run.done())
-    if run.stop != "finished":
-        parts.append(f"stopped: {run.stop}")
+    parts = [
+        f"{run.steps} steps", f"{seconds:.1f} s",
+        f"{run.prompt_tokens} prompt tokens ({run.reused:.0%} reused)",
+        f"{run.output_tokens} written{speed}",
+    ]  # fmt: skip
+    parts += [run.done()] if run.files or run.commands else []
+    parts += ["/undo takes it back"] if run.files else []
+    parts += [f"stopped: {run.stop}"] if run.stop != "finished" else []
+    parts += ["a larger --max-new-tokens would help"] if run.cut else []
     return ", ".join(parts)
 
 
 def build_welcome(agent: MiniAgent, model: str, host: str) -> str:
-    """Return the box that names what is at work: all its lines take the same columns."""
+    """Return the box that names what is at work; all its lines take the same columns."""
     rows = [
         ("workspace", agent.workspace.cwd), ("model", model), ("branch", agent.workspace.branch),
         ("approval", agent.approval_policy), ("session", agent.session["id"]),
     ]  # fmt: skip
     if not is_loopback(server_url(host)) or model.endswith((":cloud", "-cloud")):
-        rows.append(("note", f"the model runs elsewhere: {host}"))
+        rows.append(("note", f"the model runs elsewhere ({host})"))
     if agent.workspace.repo_root != agent.workspace.cwd:
-        rows.append(("note", f"only this folder of {agent.workspace.repo_root} is open; see --cwd"))
+        rows.append(("note", f"only this folder of {agent.workspace.repo_root} is open (--cwd)"))
     columns = min(max(shutil.get_terminal_size().columns, 40), 80) - 4
     lines = ["Mini-Coding-Agent", ""]
     lines += [f"{name:<10} {shorten(visible(value), columns - 11)}" for name, value in rows]
@@ -2411,11 +2778,13 @@ def build_welcome(agent: MiniAgent, model: str, host: str) -> str:
     return "\n".join([edge, *inner, edge])
 
 
+# Slash commands. One function each; its docstring is its line in /help, None means leave.
+
 COMMANDS: dict[str, Callable[[MiniAgent, str], str | None]] = {}
 
 
 def command(*names: str) -> Callable[[Callable[[MiniAgent, str], str | None]], Any]:
-    """Declare a slash command: it returns what to print, or None to leave."""
+    """Declare a slash command of the agent and the rest of the line."""
 
     def declare(run: Callable[[MiniAgent, str], str | None]) -> Any:
         COMMANDS.update(dict.fromkeys(names, run))
@@ -2431,7 +2800,8 @@ def show_help(agent: MiniAgent, argument: str) -> str:
     for run in dict.fromkeys(COMMANDS.values()):
         names = ", ".join(name for name, other in COMMANDS.items() if other is run)
         lines.append(f"{names:<16} {run.__doc__}")
-    return "\n".join(lines)
+    more = 'Text in """ may have several lines, \\ at the end goes on, @path attaches a file.'
+    return "\n".join([*lines, more])
 
 
 @command("/memory")
@@ -2440,15 +2810,116 @@ def show_memory(agent: MiniAgent, argument: str) -> str:
     return memory_text(memory_of(agent.session["history"]))
 
 
+@command("/context")
+def show_context(agent: MiniAgent, argument: str) -> str:
+    """Show what fills the window; `/context full` prints the next prompt."""
+    prompt, estimate = agent.prompt(agent.session["memory"]["task"]), agent.window.estimate
+    if argument == "full":
+        return prompt
+    tail = prompt[prompt.rfind("Current user request:") :]
+    memory = memory_text(memory_of(agent.session["history"][: agent.session["fold"]["at"]]))
+    sizes = {"prefix": agent.prefix, "memory": memory, "transcript": agent.history_text()}
+    rows = {name: estimate(text) for name, text in {**sizes, "tail": tail}.items()}
+    rows["room for the reply"] = agent.window.reply
+    rows["free"] = agent.window.tokens - sum(rows.values())
+    lines = [f"{'window':<20}{agent.window.tokens:>8} tokens"]
+    lines += [f"  {name:<18}{tokens:>8}" for name, tokens in rows.items()]
+    rate, folds = agent.window.bytes_per_token, agent.session["fold"]["number"]
+    lines += [f"{rate:.2f} bytes per token, {agent.run.reused:.0%} reused, {folds} folds so far"]
+    return "\n".join(lines)
+
+
+@command("/compact")
+def fold_now(agent: MiniAgent, argument: str) -> str:
+    """Fold the transcript now, to half of the prompt's size."""
+    task = agent.session["memory"]["task"]
+    tokens = agent.window.estimate(agent.prompt(task))
+    try:
+        folded = agent.fit(task, tokens - 1)
+    except WindowFull:
+        return "There is nothing to fold."
+    agent.save()
+    return f"Folded {tokens} tokens to {agent.window.estimate(folded)}."
+
+
+@command("/diff")
+def show_diff(agent: MiniAgent, argument: str) -> str:
+    """Show what this session's tools changed."""
+    return session_diff(agent) or "This session changed nothing."
+
+
+@command("/undo")
+def take_back(agent: MiniAgent, argument: str) -> str:
+    """Take back the last request: its changes to files, and the conversation."""
+    return undo_request(agent)
+
+
+@command("/plan")
+def toggle_plan(agent: MiniAgent, argument: str) -> str:
+    """Look, don't touch: answer with a plan; again to go on."""
+    agent.plan = not agent.plan
+    return "Plan mode is on: nothing is changed." if agent.plan else "Plan mode is off."
+
+
+@command("/model")
+def change_model(agent: MiniAgent, argument: str) -> str:
+    """Name the model and those that are pulled; `/model NAME` switches, the session stays."""
+    client = agent.model_client
+    if argument:
+        client.model = argument
+        agent.window = Window(client.num_ctx, agent.max_new_tokens)
+        return f"The model is {argument} now."
+    return "\n".join(f"{' *'[name == client.model]} {name}" for name in client.models())
+
+
+@command("/approval")
+def change_approval(agent: MiniAgent, argument: str) -> str:
+    """Name the approval mode; `/approval MODE` changes it to ask, auto or never."""
+    modes = ["never", "ask", "auto"]
+    if argument not in modes:
+        return f"The mode is {agent.approval_policy}; there are {', '.join(modes)}."
+    raised = modes.index(argument) > modes.index(agent.approval_policy)
+    if raised and agent.ask_human:
+        answer = agent.ask_human("/approval", f"raise the mode to {argument}")
+        if answer.strip().lower() not in ("y", "yes"):
+            return f"The mode stays {agent.approval_policy}."
+    agent.approval_policy = argument
+    return f"The mode is {argument} now."
+
+
 @command("/session")
 def show_session(agent: MiniAgent, argument: str) -> str:
     """Show the session's id and its file."""
-    session_id = agent.session["id"]
-    where = agent.session_store.path(session_id) if agent.session_store else "not saved"
-    return f"{session_id}\n{where}"
+    return f"{agent.session['id']}\n{agent.session_store.path(agent.session['id'])}"
 
 
-@command("/reset")
+@command("/sessions")
+def list_sessions(agent: MiniAgent, argument: str) -> str:
+    """List the saved sessions: age, requests, the first request."""
+    lines = []
+    for name in agent.session_store.ids()[:20]:
+        with contextlib.suppress(SessionError, OSError):
+            age = time.time() - agent.session_store.path(name).stat().st_mtime
+            events = agent.session_store.load(name)["history"]
+            asked = [event["content"] for event in events if event["role"] == "user"]
+            shown = f"{int(age // 86400)} d" if age > 86400 else f"{int(age // 60)} min"
+            if asked:
+                first = " ".join(asked[0].split())
+                lines.append(f"{name}  {shown:>8}  {len(asked):>3}  {shorten(visible(first), 40)}")
+    return "\n".join(lines) or "There are no sessions yet."
+
+
+@command("/resume")
+def resume_session(agent: MiniAgent, argument: str) -> str:
+    """Go on with another session: `/resume ID`, the beginning of an id will do."""
+    try:
+        agent.session = agent.session_store.load(agent.session_store.find(argument or "latest"))
+    except SessionError as error:
+        return str(error)
+    return f"This is session {agent.session['id']} now."
+
+
+@command("/reset", "/clear")
 def start_over(agent: MiniAgent, argument: str) -> str:
     """Forget the conversation; the session so far is kept under its id."""
     before = agent.session["id"]
@@ -2459,75 +2930,176 @@ def start_over(agent: MiniAgent, argument: str) -> str:
 @command("/exit", "/quit")
 def leave(agent: MiniAgent, argument: str) -> None:
     """Leave; the session is saved already."""
-    return
 
 
 def run_command(agent: MiniAgent, line: str) -> str | None:
     """Return what a slash command prints, or None to leave."""
     name, _, argument = line.partition(" ")
-    if name in COMMANDS:
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, 1, 0.4)
+        hint = f"Did you mean {near[0]}?" if near else "See /help."
+        return f"There is no command {name}. {hint}"
+    try:
         return COMMANDS[name](agent, argument.strip())
-    near = difflib.get_close_matches(name, COMMANDS, 1, 0.4)
-    return f"There is no command {name}. " + (f"Did you mean {near[0]}?" if near else "See /help.")
+    except RuntimeError as error:
+        return str(error)
 
 
-def run_request(agent: MiniAgent, screen: Screen, request: str) -> int:
+def run_request(agent: MiniAgent, screen: Screen, request: str, output: str = "text") -> int:
     """Work on one request, print the answer and the summary; return the exit code."""
+    answer, code = "", 1
     try:
         answer = agent.ask(request)
-        screen.quiet()
-        print(visible(answer, "\n\t"), flush=True)
         code = 0 if agent.run.stop == "finished" else 3
     except RuntimeError as error:
         screen.say(str(error), "red")
-        code = 1
+        answer = str(error)
     except KeyboardInterrupt:
         screen.say("interrupted", "dim")
         code = 130
+    screen.quiet()
+    if output == "json":
+        run, names = agent.run, ("steps", "prompt_tokens", "output_tokens", "stop")
+        ran = [{"command": text, "exit_code": exit_code} for text, exit_code in run.commands]
+        facts = {
+            "answer": answer,
+            "exit_code": code,
+            "session": agent.session["id"],
+            "commands": ran,
+        }
+        facts |= {"files": list(run.files), "reused": round(run.reused, 3)}
+        print(json.dumps(facts | {name: getattr(run, name) for name in names}), flush=True)
+    elif code in (0, 3):
+        screen.answer(answer)
     screen.say(summary(agent.run), "dim")
     return code
 
 
-def read_line() -> str:
-    """Return the next request as it was typed; raise EOFError at the end of the input."""
+HISTORY = Path("~/.mini_coding_agent_history").expanduser()
+
+
+def set_up_keyboard() -> None:
+    """Give the prompt line editing, a history and completion, where readline is there."""
+    try:
+        import readline
+    except ImportError:
+        return
+    with contextlib.suppress(OSError):
+        os.close(os.open(HISTORY, os.O_CREAT | os.O_RDONLY, 0o600))
+        readline.read_history_file(HISTORY)
+        readline.set_history_length(1000)
+        readline.write_history_file(HISTORY)  # only the last thousand
+
+    def complete(text: str, state: int) -> str | None:
+        names = [name for name in COMMANDS if text.startswith("/") and name.startswith(text)]
+        return names[state] if state < len(names) else None
+
+    readline.set_completer(complete)
+    readline.set_completer_delims(" ")
+    is_libedit = "libedit" in (readline.__doc__ or "")
+    readline.parse_and_bind("bind ^I rl_complete" if is_libedit else "tab: complete")
+
+
+def remember_line(line: str) -> None:
+    """Add a typed line to the history that all sessions share."""
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import readline
+
+        readline.append_history_file(1, HISTORY)
+
+
+def read_line(prompt: str = "") -> str:
+    """Return one line of input without its end; raise EOFError at the end of the input."""
     if sys.stdin.isatty():
-        return input("> ")
-    line = sys.stdin.readline()
-    if not line:
-        raise EOFError
-    return line.rstrip("\n")
+        line = input(prompt)
+        remember_line(line)
+        return line
+    if line := sys.stdin.readline():
+        return line.rstrip("\r\n")
+    raise EOFError
 
 
-def repl(agent: MiniAgent, screen: Screen) -> int:
+def read_request() -> tuple[str, bool]:
+    r"""Return the next request and whether it is one typed line, which may be a command.
+
+    A paste is one request, and so is what stands between lines of triple quotes, or in lines that
+    end with a backslash.
+    """
+    line = read_line("> ")
+    if line.strip().startswith('"""'):
+        lines = [line.strip()[3:]]
+        while not lines[-1].rstrip().endswith('"""'):
+            lines.append(read_line("... "))
+        return "\n".join(lines).rstrip().removesuffix('"""').strip("\n"), False
+    lines = [line]
+    while lines[-1].endswith("\\"):
+        lines[-1] = lines[-1][:-1]
+        lines.append(read_line("... "))
+    while sys.stdin.isatty() and os.name != "nt" and select.select([sys.stdin], [], [], 0.02)[0]:
+        lines.append(read_line())  # lines that are already there: a paste without brackets
+    text = "\n".join(lines)
+    return text, "\n" not in text
+
+
+def repl(agent: MiniAgent, screen: Screen, output: str = "text") -> int:
     """Read requests and commands until the end; return the exit code of the last request."""
-    code = 0
+    code, last_interrupt = 0, 0.0
     while True:
         try:
-            line = read_line().strip()
+            text, typed = read_request()
         except EOFError:
             return code
         except KeyboardInterrupt:
-            screen.say("(/exit leaves)", "dim")
+            if time.monotonic() - last_interrupt < 2:
+                return 130
+            last_interrupt = time.monotonic()
+            screen.say("\n(once more to leave)", "dim")
             continue
-        if line.startswith("/"):
-            said = run_command(agent, line)
+        if typed and text.strip().startswith("/"):
+            said = run_command(agent, text.strip())
             if said is None:
                 return code
             print(visible(said, "\n\t"), flush=True)
-        elif line:
-            code = run_request(agent, screen, line)
+        elif text.strip():
+            code = run_request(agent, screen, text.strip(), output)
+
+
+def piped_data(screen: Screen) -> str:
+    """Return what stands in standard input beside a request: 1 MB at most, without a long wait."""
+    if sys.stdin is None or sys.stdin.isatty():
+        return ""
+    capture, seen = Capture(sys.stdin.buffer, 500_000), -1
+    while capture.thread.is_alive() and capture.total > seen:
+        seen = capture.total
+        capture.thread.join(2)
+    if capture.thread.is_alive():
+        screen.say("Standard input is silent; going on without waiting for it.", "dim")
+    return capture.text().strip("\n")
+
+
+def positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return a check for a number above 0, for argparse."""
+
+    def number(text: str) -> Any:
+        if (value := kind(text)) > 0:
+            return value
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+
+    return number
 
 
 def build_arg_parser() -> argparse.ArgumentParser:
     """Return the parser for the command line."""
     parser = argparse.ArgumentParser(
         prog="mini-coding-agent", formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        description="A coding agent for small local models, in one file.",
+        description="A coding agent for small local models, in one file. Exit codes: 0 finished,"
+        " 1 error, 2 usage, 3 stopped by a limit, 130 interrupted.", allow_abbrev=False,
     )  # fmt: skip
     add = parser.add_argument
-    add("prompt", nargs="*", help="a request to work on once; without one, a conversation")
+    add("prompt", nargs="*", default=[], help="a request to work on; without one, a conversation")
+    add("-p", "--prompt", dest="prompt_option", metavar="TEXT", help="the same as a flag")
+    add("--output", choices=("text", "json"), default="text", help="what goes to standard output")
     add("--version", action="version", version=f"%(prog)s {__version__}")
-    add("--demo", action="store_true", help="show the whole loop without a model, then leave")
     add = parser.add_argument_group("where").add_argument
     add("--cwd", default=".", help="the workspace: the tools do not leave this folder")
     add("--resume", metavar="ID|latest", help="go on with a saved session")
@@ -2543,21 +3115,21 @@ def build_arg_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("permissions and limits").add_argument
     policies = ("ask", "auto", "never")
     add("--approval", choices=policies, default="ask", help="before risky tools: ask, allow, deny")
+    add("--plan", action="store_true", help="look, don't touch: the answer is a plan")
     add("--max-steps", type=positive(int), default=6, help="tool calls for one request")
+    add(
+        "--keep-env",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a secret that commands may see",
+    )
+    add("--sandbox", choices=("auto", "on", "off"), default="auto", help="confine writes (Linux)")
+    add("--allow-write", action="append", default=[], metavar="DIR", help="more room for commands")
+    add = parser.add_argument_group("instead of working").add_argument
+    add("--demo", action="store_true", help="show the whole loop without a model")
+    add("--doctor", action="store_true", help="check whether server and model can do the work")
     return parser
-
-
-def positive(kind: type) -> Callable[[str], Any]:
-    """Return a check for a positive number of that kind, for argparse."""
-
-    def number(text: str) -> Any:
-        value = kind(text)
-        if not value > 0:
-            raise ValueError
-        return value
-
-    number.__name__ = f"positive {kind.__name__}"
-    return number
 
 
 def build_agent(args: argparse.Namespace) -> MiniAgent:
@@ -2570,47 +3142,69 @@ def build_agent(args: argparse.Namespace) -> MiniAgent:
     model = OllamaModelClient(
         args.model, args.host, args.temperature, args.top_p, args.ollama_timeout, args.num_ctx
     )
-    session = None
-    if args.resume:
-        session_id = store.latest() if args.resume == "latest" else args.resume
-        if session_id is None:
-            raise SessionError("there is no session to resume in this folder yet")
-        session = store.load(session_id)
+    session = store.load(store.find(args.resume)) if args.resume is not None else None
     return MiniAgent(
-        model, workspace, store, session, approval_policy=args.approval, max_steps=args.max_steps,
+        model_client=model, workspace=workspace, session_store=store, session=session or {},
+        approval_policy=args.approval, plan=args.plan, max_steps=args.max_steps,
         max_new_tokens=args.max_new_tokens, window=Window(args.num_ctx, args.max_new_tokens),
+        keep_env=args.keep_env, confine=choose_sandbox(args.sandbox, args.allow_write),
     )  # fmt: skip
 
 
+def end_politely(number: int, frame: Any) -> None:
+    """Turn SIGTERM or SIGHUP into an orderly exit, on which what runs is stopped."""
+    raise SystemExit(128 + number)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program and return its exit code: 0 done, 1 error, 2 usage, 3 a limit, 130 Ctrl-C."""
+    """Run the program and return its exit code."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    args = build_arg_parser().parse_args(argv)
-    if args.demo:
-        return run_demo()
-    screen = Screen()
+        with contextlib.suppress(AttributeError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), end_politely)
+    args, screen = build_arg_parser().parse_args(argv), Screen()
     try:
-        agent = build_agent(args)
+        return start(args, screen)
+    except BrokenPipeError:  # whoever read our output has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
     except SessionError as error:
         screen.say(str(error), "red")
+        if args.output == "json":
+            print(json.dumps({"answer": str(error), "stop": "usage", "exit_code": 2}))
         return 2
-    agent.tell = screen.tell
-    agent.model_client.watch = screen.watch
-    request = " ".join(args.prompt).strip()
-    if not request or sys.stdin.isatty():
+
+
+def start(args: argparse.Namespace, screen: Screen) -> int:
+    """Do what the flags ask for and return the exit code; raise SessionError."""
+    if args.demo:
+        return run_demo()
+    agent = build_agent(args)
+    agent.tell, agent.model_client.watch = screen.tell, screen.watch
+    if args.doctor:
+        return run_doctor(agent)
+    request = args.prompt_option or " ".join(args.prompt)
+    if not request.strip() or sys.stdin.isatty():
         agent.ask_human = screen.ask
-    if request:
-        return run_request(agent, screen, request)
+    if request.strip():
+        data = piped_data(screen)
+        request += f"\n\nStandard input:\n{data}" * bool(data)
+        return run_request(agent, screen, request, args.output)
+    if sys.stdin.isatty():
+        set_up_keyboard()
     print(build_welcome(agent, args.model, args.host), file=sys.stderr, flush=True)
-    return repl(agent, screen)
+    return repl(agent, screen, args.output)
 
 
 # -- Extras ----------------------------------------------------------------------------------------
 #
-# Each can be deleted without touching the rest, but for its flag.
+# Each of these can be deleted with its flag, and the rest stays as it is.
 
-# ---- The demo ----
+# ---- Demo: the real loop without a model ----
 
 DEMO = (
     (
@@ -2659,11 +3253,11 @@ class BinarySearchTest(unittest.TestCase):
 if __name__ == "__main__":
     unittest.main()
 </content></tool>""",
-        '<tool>{"name":"run_shell","args":{"command":"PYTHON -m unittest","timeout":60}}</tool>',
+        '<tool>{"name":"run_shell","args":{"command":"python -m unittest","timeout":60}}</tool>',
         """<tool name="patch_file" path="binary_search.py"><old_text>    return low if numbers[low]\
  == target else -1</old_text><new_text>    found = low < len(numbers) and numbers[low] == target
     return low if found else -1</new_text></tool>""",
-        '<tool>{"name":"run_shell","args":{"command":"PYTHON -m unittest","timeout":60}}</tool>',
+        '<tool>{"name":"run_shell","args":{"command":"python -m unittest","timeout":60}}</tool>',
         "<final>I added three tests. The one with an empty list failed, because the function looked"
         " at numbers[0]; I fixed that, and all three pass now.</final>",
     ),
@@ -2675,35 +3269,167 @@ def run_demo() -> int:
     import tempfile
 
     folder = Path(tempfile.mkdtemp(prefix="mini-coding-agent-demo-")).resolve()
-    subprocess.run(["git", "init", "-q", str(folder)], check=False, stdin=subprocess.DEVNULL)
-    python = Path(sys.executable)
-    os.environ["PATH"] = os.pathsep.join([str(python.parent), os.environ.get("PATH", "")])
-    outputs = [text.replace("PYTHON", python.stem) for _, *texts in DEMO for text in texts]
-    model = FakeModelClient(outputs)
+    with contextlib.suppress(OSError):
+        subprocess.run(["git", "init", "-q", str(folder)], check=False, stdin=subprocess.DEVNULL)
+    python = f'"{sys.executable}"' if " " in sys.executable else sys.executable
+    replies = [text for _, *texts in DEMO for text in texts]
+    call = json.dumps(python)[:-1] + " "
+    model = FakeModelClient([text.replace('"python ', call) for text in replies])
     agent = MiniAgent(
-        model, WorkspaceContext.build(folder), SessionStore(folder / STATE_DIR / "sessions"),
-        approval_policy="auto",
+        model_client=model, workspace=WorkspaceContext.build(folder), approval_policy="auto",
+        session_store=SessionStore(folder / STATE_DIR / "sessions"),
     )  # fmt: skip
 
     def show(kind: str, what: Any) -> None:
-        prompt, before = model.prompts[-1], model.prompts[-2] if len(model.prompts) > 1 else ""
-        if kind == "result":
-            shared = 100 * shared_bytes(before, prompt) // size(prompt)
-            print(
-                f"\n  prompt: {size(prompt)} bytes, {shared} % of it shared with the previous one"
-            )
-            print(textwrap.indent(event_text(what).strip(), "  | "))
+        prompt, before = model.prompts[-1], (["", *model.prompts])[-2]
+        if kind in ("result", "answer"):
+            shared = shared_bytes(before, prompt) / max(size(before), 1)
+            print(f"\n  prompt of {size(prompt)} bytes; {shared:.0%} of the previous one reused")
+            print(textwrap.indent(event_text(what).strip(), "  | ", lambda line: True))
 
     agent.tell = show
-    print("This is a demo: the model is a script, all the rest is real (tools, files, commands).")
+    print("This is a demo: the model is a script, the rest is real (tools, files, commands).")
     print(f"It works in {folder} with --approval auto.")
     for request, *_ in DEMO:
         print(f"\n> {request}")
-        print(f"\n{agent.ask(request)}\n  {summary(agent.run)}")
-    print(
-        f"\nLook around in {folder}. With Ollama: mini-coding-agent --cwd {folder} --resume latest"
-    )
-    return 0
+        show("answer", {"role": "assistant", "content": agent.ask(request)})
+        print(f"\n{summary(agent.run)}")
+    print(f"\nLook around in {folder}. With Ollama, go on there: --cwd {folder} --resume latest")
+    return 0 if [code for _, code in agent.run.commands] == [1, 0] else 1
+
+
+# ---- Doctor: can server and model do the work? ----
+
+
+def run_doctor(agent: MiniAgent) -> int:
+    """Check server, model, window, speed, cache and format; return 0 if the agent can work here."""
+    client: OllamaModelClient = agent.model_client
+    failed = []
+
+    def check(good: bool, text: str, cure: str) -> None:
+        failed.extend([] if good else [cure])
+        print(f"{'ok  ' if good else 'FAIL'}  {visible(text)}", flush=True)
+
+    try:
+        version = client.query("/api/version").get("version", "unknown")
+        check(True, f"Ollama {version} at {client.host}", "")
+        about = client.query("/api/show", {"model": client.model})
+        check(True, f"{client.model} is there: {', '.join(about.get('capabilities') or ['?'])}", "")
+        window = client.prepare()
+        nonce = os.urandom(4).hex()  # so that nothing of this prompt is in the cache
+        prompt = f"{nonce}\n{agent.prompt('List the files of this folder with one call.')}"
+        first, second = client.complete(prompt, 16), client.complete(prompt, 1)
+        granted = client.models("/api/ps").get(client.model, {}).get("context_length", 0)
+        who = "by --num-ctx" if window == client.num_ctx else "the most that this model can"
+        check(granted >= window, f"a window of {granted} tokens ({who})", "Update Ollama.")
+        read = first.prompt_tokens / (first.prompt_seconds or 1)
+        write = first.output_tokens / (first.output_seconds or 1)
+        slow = "Take a smaller --model, or one that fits the GPU."
+        check(read > 50 and write > 2, f"reads {read:.0f} and writes {write:.1f} tokens/s", slow)
+        one, two = first.prompt_seconds, second.prompt_seconds
+        text = f"reads a prompt in {one:.2f} s, and again from its cache in {two:.2f} s"
+        check(two < one / 2, text, "Let nothing else use the server, or update Ollama.")
+        tries = (read_reply(client.complete(prompt, 200)) for _ in range(3))
+        good = any(isinstance(reply, Call) and reply.name in TOOLS for reply in tries)
+        check(good, "writes calls that can be read", "Take another --model: it misses the format.")
+    except ModelError as error:
+        check(False, str(error), str(error))
+    print("The agent can work here." if not failed else "\n".join(["What to do:", *failed]))
+    return 1 if failed else 0
+
+
+# ---- Sandbox: confinement by the kernel ----
+#
+# An approved command can do whatever the user can, and approvals are given by tired people. Linux
+# has a lock for this, Landlock: a process draws up a ruleset and locks itself in; it never gets out
+# again, nor do its children. No root, nothing to install. Here it stops writing outside the given
+# folders, and for a command that runs unasked all writing. It stops neither reading nor chmod
+# nor (but for the unasked) the network: with this chapter the agent is safer, not safe.
+
+CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446  # the same on all but long dead machines
+ABI_QUERY, PATH_BENEATH, NO_NEW_PRIVILEGES = 1, 1, 38
+# One bit for each kind of access; what a ruleset does not handle (reading, executing) stays free.
+# REMOVE_AND_MAKE are nine, from remove_dir to make_sym. REFER: move or link to another folder.
+WRITE_FILE, REMOVE_AND_MAKE, REFER, TRUNCATE = 1 << 1, 0x1FF0, 1 << 13, 1 << 14
+# What ordinary programs write to. Not /dev/tty: that is where the human types the answer.
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/shm", "/dev/pts", "/dev/ptmx")
+
+
+def kernel(function: Any, *args: int | bytes | None) -> int:
+    """Return what a function of the C library returns; raise OSError where it reports an error."""
+    # The function reads whole registers, ctypes would fill 32 bits of them.
+    result = function(*(ctypes.c_long(arg) if isinstance(arg, int) else arg for arg in args))
+    if result < 0:
+        raise OSError(ctypes.get_errno(), "Landlock: " + os.strerror(ctypes.get_errno()))
+    return int(result)
+
+
+def landlock_abi() -> int:
+    """Return the version of Landlock that this kernel speaks, 0 where there is none."""
+    try:
+        library = ctypes.CDLL(None, use_errno=True)
+        return kernel(library.syscall, CREATE_RULESET, None, 0, ABI_QUERY)
+    except (OSError, AttributeError, TypeError):  # the last two: no such C library (Windows, ...)
+        return 0
+
+
+@contextlib.contextmanager
+def confined(writable: Sequence[Path] | None, abi: int) -> Iterator[Callable[[], None] | None]:
+    """Yield the `preexec_fn` for a Popen whose process may write only below these folders.
+
+    `None` is for commands that run unasked: they write to /dev/null alone and, as far as the kernel
+    is able, neither use TCP nor signal a process outside. With `abi` 0, yield None: no confinement.
+    """
+    if not abi:
+        yield None
+        return
+    rights = WRITE_FILE | REMOVE_AND_MAKE | (REFER if abi > 1 else 0) | (TRUNCATE if abi > 2 else 0)
+    network, scope = (3 * (abi > 3), 3 * (abi > 5)) if writable is None else (0, 0)
+    library = ctypes.CDLL(None, use_errno=True)
+    syscall, prctl = library.syscall, library.prctl  # looked up before the fork, see below
+    attributes = struct.pack("=QQQ", rights, network, scope)  # old kernels accept a tail of zeros
+    ruleset = kernel(syscall, CREATE_RULESET, attributes, len(attributes), 0)
+
+    def enter() -> None:
+        # Runs in the child between fork and exec, where a lock that another thread of the parent
+        # held stays locked for ever: two system calls, nothing to look up. Popen raises our errors.
+        kernel(prctl, NO_NEW_PRIVILEGES, 1, 0, 0, 0)  # no setuid program gets fooled by the lock
+        kernel(syscall, RESTRICT_SELF, ruleset, 0)
+
+    try:
+        for path in ["/dev/null"] if writable is None else [*DEVICES, *map(str, writable)]:
+            allow_writing(syscall, ruleset, path, rights)
+        yield enter
+    finally:
+        os.close(ruleset)  # the child holds a copy, which ends at exec
+
+
+def allow_writing(syscall: Any, ruleset: int, path: str, rights: int) -> None:
+    """Add a path, with all below it, to the ruleset. What is not there needs no permission."""
+    try:
+        handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        if not stat.S_ISDIR(os.fstat(handle).st_mode):
+            rights &= WRITE_FILE | TRUNCATE  # the kernel refuses the rights of folders on a file
+        rule = struct.pack("=Qi", rights, handle)
+        kernel(syscall, ADD_RULE, ruleset, PATH_BENEATH, rule, 0)
+    finally:
+        os.close(handle)
+
+
+def choose_sandbox(mode: str, allow_write: Sequence[str]) -> Any:
+    """Return what confines commands, None for nothing; raise SessionError if `on` is impossible."""
+    abi = landlock_abi() if mode != "off" else 0
+    if not abi and mode == "on":
+        raise SessionError("--sandbox on: this system has no Landlock (Linux 5.13 or newer has)")
+    if not abi and mode == "auto":
+        print("Commands are not confined here: no Landlock (--sandbox).", file=sys.stderr)
+    import tempfile
+
+    folders = [Path(tempfile.gettempdir()), *map(Path, allow_write)]
+    return lambda plan: confined(None if plan.argv else [plan.cwd, *folders], abi)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,119 @@
+"""Fixtures: the program as its users run it, a server to talk to, a repository to work in."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from ollama_server import OllamaServer
+from program import PROGRAM, Processes, Result, changed, clean_env, kill_marked
+from terminal import Terminal
+
+FILES = {
+    "README.md": "# Sample\n\nA calculator.\n",
+    "AGENTS.md": "Keep functions short.\n",
+    ".gitignore": "*.log\nbuild/\n",
+    "calc.py": "def add(a, b):\n    return a + b\n\n\ndef sub(a, b):\n    return a - b\n",
+    "pkg/__init__.py": "",
+    "pkg/util.py": 'def greet(name):\n    return f"hello {name}"\n',
+}
+
+
+Run = Callable[..., Result]
+Spawn = Callable[..., "subprocess.Popen[bytes]"]
+OpenTerminal = Callable[..., Terminal]
+Git = Callable[..., str]
+
+
+@pytest.fixture
+def agent_env(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A clean environment: HOME and TMPDIR below tmp_path, nothing of the user's settings.
+
+    At the end of the test every process that inherited it is killed (where /proc tells; elsewhere
+    `run`, `spawn` and `terminal` kill their groups).
+    """
+    home, scratch, mark = tmp_path / "home", tmp_path / "tmp", uuid.uuid4().hex
+    home.mkdir()
+    scratch.mkdir()
+    yield clean_env(home, scratch, mark)
+    kill_marked(mark)
+
+
+@pytest.fixture
+def server() -> Iterator[OllamaServer]:
+    with OllamaServer() as running:
+        yield running
+
+
+@pytest.fixture
+def git(agent_env: dict[str, str]) -> Git:
+    """git(*args, cwd) -> its output; identity and date are fixed."""
+    who = {"NAME": "Test", "EMAIL": "test@example.org", "DATE": "2026-01-02T03:04:05+0000"}
+    identity = {f"GIT_{role}_{k}": v for role in ("AUTHOR", "COMMITTER") for k, v in who.items()}
+
+    def git(*args: str, cwd: Path) -> str:
+        argv, env = ["git", *args], agent_env | identity
+        done = subprocess.run(argv, cwd=cwd, env=env, capture_output=True, encoding="utf-8")
+        assert done.returncode == 0, f"{argv}: {done.stderr}"
+        return done.stdout
+
+    return git
+
+
+@pytest.fixture
+def repo(tmp_path: Path, git: Git) -> Path:
+    """A git repository on branch main with FILES in one commit."""
+    root = tmp_path / "repo"
+    for name, text in FILES.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(text.encode("utf-8"))
+    git("init", "-q", cwd=root)
+    git("symbolic-ref", "HEAD", "refs/heads/main", cwd=root)
+    git("add", ".", cwd=root)
+    git("commit", "-q", "-m", "First commit", cwd=root)
+    return root
+
+
+@pytest.fixture
+def processes(agent_env: dict[str, str], tmp_path: Path) -> Iterator[Processes]:
+    started = Processes(agent_env, tmp_path)
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def spawn(processes: Processes) -> Spawn:
+    """spawn(*args, env={}, cwd=tmp_path, stdin=DEVNULL, program=PROGRAM, argv=None) -> Popen."""
+    return processes.spawn
+
+
+@pytest.fixture
+def run(processes: Processes) -> Run:
+    """run(*args, stdin=None, timeout=30, env, cwd, program, argv) -> Result(code, out, err)."""
+    return processes.run
+
+
+@pytest.fixture
+def terminal(agent_env: dict[str, str], tmp_path: Path) -> Iterator[OpenTerminal]:
+    """terminal(*args, env={}, cwd=tmp_path, rows=24, cols=80, program=PROGRAM) -> Terminal."""
+    with contextlib.ExitStack() as stack:
+
+        def open_terminal(
+            *args: str | Path,
+            env: Mapping[str, str | None] | None = None,
+            cwd: Path | None = None,
+            rows: int = 24,
+            cols: int = 80,
+            program: Path = PROGRAM,
+        ) -> Terminal:
+            clean = changed({**agent_env, "TERM": "xterm-256color"}, env)
+            argv = [sys.executable, program, *args]
+            return stack.enter_context(Terminal(argv, cwd or tmp_path, clean, rows, cols))
+
+        yield open_terminal
