@@ -2452,15 +2452,15 @@ class MiniAgent:
 
         Raise ModelError, or WindowFull.
         """
-        retried = False
+        retried, prompt = False, ""
         for _ in range(6):
-            if hasattr(self.model_client, "prepare"):
-                self.window.tokens = min(self.model_client.prepare(), self.window.tokens)
-            prompt = self.fit(request, self.window.budget)
-            free = self.window.tokens - self.window.estimate(prompt)
-            self.run.model_calls += 1
             try:
+                if hasattr(self.model_client, "prepare"):
+                    self.window.tokens = min(self.model_client.prepare(), self.window.tokens)
+                prompt = self.fit(request, self.window.budget)
+                free = self.window.tokens - self.window.estimate(prompt)
                 room = min(max(self.max_new_tokens, self.run.room), free)
+                self.run.model_calls += 1
                 said = self.model_client.complete(prompt, room)
             except ModelError as fault:
                 if self.window.overflowed(prompt, *fault.overflow):
@@ -2736,8 +2736,11 @@ def brief(event: Event) -> str:
         result = f"exit {event['exit_code']}, {event['seconds']} s{unasked}"
     elif "changed" in event:
         result = "+{} -{}".format(*event["changed"])
+    elif "lines" in event:
+        result = "lines {} to {}".format(*event["lines"])
     else:
-        result = f"{text.count(chr(10)) + 1} lines"
+        noun = {"list_files": "entries", "search": "matches"}.get(event["name"], "lines")
+        result = f"{text.count(chr(10)) + 1} {noun}" if "\n" in text else text
     columns = max(shutil.get_terminal_size().columns - 1, 40)
     head = f"- {event['name']} {shorten(visible(str(main)), columns // 2)}: "
     return head + shorten(visible(result), max(columns - width(head), 20))
@@ -2748,7 +2751,7 @@ def summary(run: Run) -> str:
     seconds = time.monotonic() - run.started
     speed = f" ({run.output_tokens / run.output_seconds:.1f}/s)" if run.output_seconds else ""
     parts = [
-        f"{run.steps} steps", f"{seconds:.1f} s",
+        f"{run.steps} step{'s' * (run.steps != 1)}", f"{seconds:.1f} s",
         f"{run.prompt_tokens} prompt tokens ({run.reused:.0%} reused)",
         f"{run.output_tokens} written{speed}",
     ]  # fmt: skip

@@ -232,12 +232,11 @@ def measure_subagent() -> None:
 class Stopwatch(HTTPServer):
     """The least server that the program takes for Ollama; notes when requests are in and answered."""
 
-    def __init__(self, replies: Callable[[int], str], pulled: bool = True) -> None:
+    def __init__(self, replies: Callable[[int], str]) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
         self.replies, self.url = replies, f"http://127.0.0.1:{self.server_port}"
         self.came: list[float] = []
         self.answered: list[float] = []
-        self.first = 0.0  # when the first request of any kind was in
 
     def gaps(self) -> list[float]:
         """Milliseconds from each reply to the next request."""
@@ -273,7 +272,6 @@ class Answer(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         here, server = time.perf_counter(), self.server
-        server.first = server.first or here
         answer = json.dumps(self.known.get(self.path, {})).encode()
         if self.path == "/api/generate":
             answer = stream(server.replies(len(server.came)), len(body))
@@ -422,14 +420,18 @@ def spent(command: Sequence[str], env: dict[str, str], cwd: Path) -> float:
     return 1000 * (time.perf_counter() - before)
 
 
-def started(folder: Path, env: dict[str, str], reply: str = DONE) -> tuple[float, float]:
-    """Milliseconds from a start to the first request of any kind, and to the first prompt."""
-    with Stopwatch(lambda _: reply) as server:
-        flags = ["--host", server.url, "--cwd", str(folder), "hello"]
+SCRIPT = [sys.executable, str(PROGRAM)]
+ENTRY = "import sys; sys.path.insert(0, {!r}); import mini_coding_agent as m; sys.exit(m.main())"
+INSTALLED = [sys.executable, "-c", ENTRY.format(str(PROGRAM.parent))]  # its bytecode is cached
+
+
+def started(command: Sequence[str], folder: Path, env: dict[str, str]) -> float:
+    """Milliseconds from a start in this folder to the first prompt at the server."""
+    with Stopwatch(lambda _: DONE) as server:
         before = time.perf_counter()
-        spent([sys.executable, str(PROGRAM), *flags], env, folder)
+        spent([*command, "--host", server.url, "--cwd", str(folder), "hello"], env, folder)
         shutil.rmtree(folder / mca.STATE_DIR)
-        return 1000 * (server.first - before), 1000 * (server.came[0] - before)
+        return 1000 * (server.came[0] - before)
 
 
 LOGGER = """#!{python}
@@ -448,7 +450,7 @@ def git_commands(folder: Path, scratch: Path, env: dict[str, str]) -> list[Any]:
     log.write_text("")
     wrapper.write_text(LOGGER.format(python=sys.executable, log=str(log), git=found))
     wrapper.chmod(0o755)
-    started(folder, env | {"PATH": f"{wrapper.parent}{os.pathsep}{env['PATH']}"})
+    started(INSTALLED, folder, env | {"PATH": f"{wrapper.parent}{os.pathsep}{env['PATH']}"})
     return [json.loads(line) for line in log.read_text().splitlines()]
 
 
@@ -478,23 +480,26 @@ def measure_start(runs: int = 15) -> None:
             samples = []
             for _ in range(runs):
                 python = spent(bare, env, folder)
-                any_request, prompt = started(folder, env)
+                script, installed = (started(how, folder, env) for how in (SCRIPT, INSTALLED))
                 gits = sum(
                     spent([str(shutil.which("git")), *argv], vars_, Path(cwd))
                     for argv, vars_, cwd in commands
                 )
-                samples.append([python, gits, any_request, prompt, prompt - python - gits])
+                rest = python + gits
+                samples.append([python, gits, script, installed, script - rest, installed - rest])
             medians = [statistics.median(column) for column in zip(*samples, strict=True)]
             rows.append([label, len(commands), *medians])
         help_rows(env, scratch, runs)
-    heads = ["milliseconds", "gits", "bare python", "git", "first request", "first prompt", "own"]
+    heads = ["milliseconds", "gits", "bare python", "git", "script", "installed"]
     table(
-        "From the start to the first prompt at the server; own: less `python -c pass` and the time"
-        "\nthat the same git commands take when run by themselves.",
-        heads, rows,
+        "From the start to the first prompt at the server, as a script (compiled at each start) and"
+        "\nas an installed command (bytecode cached); own: less `python -c pass` and the time that the"
+        "\nsame git commands take when run by themselves.",
+        [*heads, "own, script", "own, installed"], rows,
     )  # fmt: skip
     for row in rows[1:]:
-        target(f"own time in {row[0]}", float(str(row[-1])), 80, " ms")
+        target(f"own time of the script in {row[0]}", float(str(row[-2])), 80, " ms")
+        target(f"own time when installed in {row[0]}", float(str(row[-1])), 80, " ms")
 
 
 NETWORK = ("urllib.request", "http.client", "ssl", "socket", "email.parser", "urllib.error")
@@ -502,11 +507,9 @@ NETWORK = ("urllib.request", "http.client", "ssl", "socket", "email.parser", "ur
 
 def help_rows(env: dict[str, str], cwd: Path, runs: int) -> None:
     """Print what `--help` costs, and which of the network's modules it imports."""
-    times = [
-        (spent([sys.executable, *args], env, cwd) for _ in range(runs))
-        for args in (["-c", "pass"], [str(PROGRAM), "--help"])
-    ]
-    python, shown = (statistics.median(column) for column in times)
+    commands = (["-c", "pass"], [str(PROGRAM), "--help"])
+    times = [[spent([sys.executable, *args], env, cwd) for args in commands] for _ in range(runs)]
+    python, shown = (statistics.median(column) for column in zip(*times, strict=True))
     command = [sys.executable, "-X", "importtime", str(PROGRAM), "--help"]
     log = subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True).stderr
     costs = re.findall(r"import time:\s+(\d+) \|\s+(\d+) \| ( *)(\S+)", log)
@@ -518,6 +521,16 @@ def help_rows(env: dict[str, str], cwd: Path, runs: int) -> None:
     target("network modules that --help imports", len(network), 0)
 
 
+def noise() -> float:
+    """How much longer a fixed piece of work takes in the median than at its fastest."""
+    times = []
+    for _ in range(60):
+        before = time.perf_counter()
+        sum(range(200_000))
+        times.append(time.perf_counter() - before)
+    return statistics.median(times) / min(times)
+
+
 def main() -> int:
     wanted = sys.argv[1:]
     parts = {"tokens": measure_tokens, "harness": measure_harness, "start": measure_start}
@@ -527,7 +540,12 @@ def main() -> int:
     print(f"Python {sys.version.split()[0]} on {sys.platform}, {os.cpu_count()} processors")
     for name, measure in parts.items():
         if name in wanted or not wanted:
+            before = noise()
             measure()
+            worst = max(before, noise())
+            if name != "tokens":
+                quiet = "quiet" if worst < 1.15 else "NOT quiet: do not trust the times"
+                print(f"\n  the machine was {quiet} (a fixed loop took {worst:.2f} of its best)")
     print(f"\n{sum(VERDICTS)} of {len(VERDICTS)} targets hold")
     return 0 if all(VERDICTS) else 1
 

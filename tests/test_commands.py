@@ -10,8 +10,9 @@ import subprocess
 import sys
 import time
 
-import mini_coding_agent as mca
 import pytest
+
+import mini_coding_agent as mca
 
 MODULE = sys.modules[mca.read_only_argv.__module__]
 

@@ -380,17 +380,20 @@ def test_a_hook_and_a_hostile_submodule_run_nothing(
     inner = repo / "inner"
     inner.mkdir()
     git("init", "-q", cwd=inner)
-    git("commit", "-q", "--allow-empty", "-m", "Inner", cwd=inner)
+    (inner / "a.py").write_text("x = 1\n")
+    git("add", ".", cwd=inner)
+    git("commit", "-q", "-m", "Inner", cwd=inner)
     git("add", "inner", cwd=repo)
     git("commit", "-q", "-m", "With a submodule", cwd=repo)
-    git("config", "core.fsmonitor", str(program), cwd=inner)
+    arm(inner, git, inner / ".git" / "config", "clean filter", program)
     touch_everything(repo)
+    os.utime(inner / "a.py", (1, 1))
     assert " M calc.py" in build(repo).status
     assert not canary.exists()
     plain_git(repo, agent_env, ["status"])
     assert canary.exists(), "the trap was not armed"
     canary.unlink()
-    git("config", "--unset", "core.fsmonitor", cwd=inner)
+    shutil.rmtree(inner)
     shutil.copy(tmp_path / "hooks" / "post-index-change", repo / ".git" / "hooks")
     touch_everything(repo)
     assert " M calc.py" in build(repo).status

@@ -62,7 +62,7 @@ def label_lines(prompt: str) -> list[str]:
 
 
 def shared(left: str, right: str) -> int:
-    return len(os.path.commonprefix([left, right]))  # noqa: RUF071
+    return len(os.path.commonprefix([left, right]))
 
 
 def steps(prompts: Sequence[str]) -> list[tuple[str, str]]:

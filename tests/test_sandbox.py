@@ -12,8 +12,9 @@ import threading
 import time
 from pathlib import Path
 
-import mini_coding_agent as mca
 import pytest
+
+import mini_coding_agent as mca
 
 ABI = mca.landlock_abi()
 pytestmark = pytest.mark.skipif(
