@@ -97,6 +97,12 @@ def clip(text: str, limit: int) -> str:
     return f"{text[:head]}\n[... {len(text) - head - tail} characters left out ...]\n{text[-tail:]}"
 
 
+# What shows nothing although Python calls it printable: fillers, joiners, variation selectors.
+UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+
+
 def visible(text: str, keep: str = "") -> str:
     r"""Return text with what could fool a reader spelt out, except for `keep`: ESC is `\x1b`.
 
@@ -104,8 +110,13 @@ def visible(text: str, keep: str = "") -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    spelt = ((c, f"\\x{ord(c):02x}" if ord(c) < 256 else f"\\u{ord(c):04x}") for c in text)
-    return "".join(c if c in keep or c == " " or c.isprintable() else hex_ for c, hex_ in spelt)
+
+    def shown(char: str) -> str:
+        if char in keep or char == " " or (char.isprintable() and not UNSEEN.match(char)):
+            return char
+        return f"\\x{ord(char):02x}" if ord(char) < 256 else f"\\u{ord(char):04x}"
+
+    return "".join(map(shown, text))
 
 
 def size(text: str) -> int:
@@ -428,66 +439,562 @@ def build_prompt(prefix: str, memory: str, transcript: str, tail: str) -> str:
 
 # -- 3. Structured tools, validation, permissions --------------------------------------------------
 
-# ---- 3a. The reply ----
+# ---- 3a. The reply: what models really write ----
+#
+# We ask for <tool>{"name": ..., "args": {...}}</tool>, for the raw <tool name=...><content>...
+# </content></tool>, or for <final>...</final>. Small models answer with something near it: other
+# names, loose JSON, the format of their own family, a draft inside <think>. What has one clear
+# meaning is read here, since asking again costs a generation. What has two, or was cut off, is sent
+# back with advice: a wrong guess would write a file or run a command.
+# INVARIANT: no call comes out of thinking, an answer, a quotation or the content of another call.
+# INVARIANT: all of it takes linear time and never raises, whatever the text.
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Call:
-    """A call."""
+    """One tool call in canonical names; `note` tells the model what the parser did to it."""
 
     name: str
     args: dict[str, Any]
     note: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Final:
-    """An answer."""
+    """The answer to the user; `cut` if the token limit ended it and not the model."""
 
     text: str
     cut: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Malformed:
-    """Unreadable."""
+    """A reply that is neither; `why` is written for the model and says how to do better."""
 
     why: str
 
 
 Reply = Call | Final | Malformed
-RAW_CALL = re.compile(r"<tool ([^>]*)>(.*)</tool>", re.S)
+FORM = 'Send one call: <tool>{"name":"read_file","args":{"path":"README.md"}}</tool>'
+OPEN = f"The call was not closed; send it again, complete. {FORM}"
+TWICE = (
+    "The raw text has more than one possible end. Send that call as JSON, which carries any text."
+)
+EARLY = "The answer was dropped: it was written before the result of the call was there."
+FIRST = "Only the first of your calls was run; send one call per reply."
 
 
-def parse(raw: str, cut: bool = False) -> Reply:
-    """Stub."""
-    if match := re.search(r"<tool>(.*?)</tool>", raw, re.S):
-        try:
-            data = json.loads(match[1])
-            return Call(data["name"], data.get("args", {}))
-        except (ValueError, KeyError):
-            return Malformed("the JSON cannot be read")
-    if match := RAW_CALL.search(raw):
-        attrs = dict(re.findall(r'(\w+)="([^"]*)"', match[1]))
-        args = dict(re.findall(r"<(\w+)>\n?(.*?)</\1>", match[2], re.S))
-        return Call(attrs.pop("name", ""), attrs | args)
-    if match := re.search(r"<final>(.*?)(</final>|$)", raw, re.S):
-        return Final(match[1].strip(), cut and not match[2])
-    return (
-        Final(raw.strip(), cut)
-        if raw.strip() and "<tool" not in raw
-        else Malformed("empty or open")
+class Unreadable(ValueError):
+    """Raised and caught in this chapter; its text becomes Malformed.why."""
+
+
+# First the values. JSON as models write it, {name: 'ls', /* all */ "args": {"path": "a\d",}}, is
+# made strict token by token, so that no repair ever looks into a string: the // of a URL is no
+# comment. With ( = ) for { : } the same tokens read Python's (path="a", n=1).
+LOOSE = re.compile(
+    r"""(?P<gap>\s+|//[^\n]*|\#[^\n]*|/\*.{0,200}?\*/)|(?P<mark>[{}()\[\],:=])
+    |(?P<string>"[^"\\]*(?:\\.[^"\\]*)*"|'[^'\\]*(?:\\.[^'\\]*)*'|“[^”\\]*(?:\\.[^”\\]*)*”)
+    |<\|"\|>(?P<gemma>.*?)<\|"\|>|<escape>(?P<escape>.*?)<escape>
+    |(?P<word>[^\s"'“”{}\[\](),:=<>`\#]+)""",
+    re.S | re.X,
+)
+ESCAPE = re.compile(r"""(?P<good>\\(?:u[0-9a-fA-F]{4}|["\\/bfnrt]))|\\'|\\|\"""")
+WORDS = {"True": "true", "False": "false", "None": "null"}
+WORDS |= {"NaN": "?", "Infinity": "?", "-Infinity": "?"}  # numbers that JSON does not have
+MARKS = str.maketrans("(=)", "{:}")
+CLOSER = {"{": "}", "[": "]"}
+
+
+def strict(token: re.Match[str]) -> str:
+    r"""Return a token as strict JSON: 'a\d \'b\'' becomes "a\\d 'b'", True becomes true."""
+    kind, part = token.lastgroup or "", token[0]
+    if kind == "string":
+        fixed = {r"\'": "'", '"': r"\""}
+        inner = ESCAPE.sub(lambda m: m["good"] or fixed.get(m[0], r"\\"), part[1:-1])
+        return f'"{inner}"'
+    if kind in ("gemma", "escape"):
+        return json.dumps(token[kind])
+    return WORDS.get(part, part) if kind == "word" else part.translate(MARKS)
+
+
+def strict_tokens(text: str, pos: int) -> tuple[list[str], list[str], int]:
+    """Return the value at pos as strict tokens, the brackets it leaves open, and where it ends."""
+    out: list[str] = []
+    wanted: list[str] = []
+    while (wanted or not out) and len(wanted) < 50 and (token := LOOSE.match(text, pos)):
+        pos, part = token.end(), strict(token)
+        if token.lastgroup == "gap":
+            continue
+        if part == ":" and out[-1][0] not in '"{[,:':
+            out[-1] = json.dumps(out[-1])  # a key without quotes
+        if part in ("}", "]"):
+            wanted.pop()
+        if part in CLOSER:
+            wanted.append(CLOSER[part])
+        out.append(part)
+    return out, wanted[::-1], pos
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the pairs as a dict; one key with two values would be two readings."""
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if result.setdefault(key, value) != value:
+            raise Unreadable(f"{key!r} stands there twice, with different values. {FORM}")
+    return result
+
+
+def read_value(text: str, pos: int) -> tuple[Any, int, str]:
+    """Return the object or list at pos, where it ends, "json" if it is closed or "open"."""
+    out, wanted, end = strict_tokens(text, pos)
+    if len(wanted) == 50 or (wanted and text[end : end + 1] in ('"', "'", "“")):
+        raise Unreadable(f"A string of the JSON is open, or its quotes are not escaped. {FORM}")
+    out += wanted  # and without the commas that stand before a closing bracket
+    source = " ".join(t for t, after in zip(out, [*out[1:], ""]) if t != "," or after not in "}]")
+    try:
+        value = json.loads(source, strict=False, object_pairs_hook=unique)
+        return value, end, "open" if wanted else "json"
+    except Unreadable:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(f"The JSON cannot be read: {str(error)[:80]}. {FORM}") from None
+
+
+# Then the names. {"tool": "Bash", "parameters": {"cmd": "ls"}} is run_shell with command="ls".
+NAME_KEYS = "name tool_name tool function_name function recipient_name action".split()
+ARGS_KEYS = "args arguments parameters params input tool_input action_input kwargs".split()
+META = {"type", "id", "tool_call_id", "call_id", "index"}
+EXPLAIN = {"description", "explanation", "reason", "thought"}
+FENCED = re.compile(r"\s*(`{3,}|~{3,})[^\n`]*\n(.*\n)\1\s*", re.S)
+
+
+def plain_name(name: str) -> str:
+    """Return a name as it is compared: functions.Read-File and read_file are both readfile."""
+    return re.sub(r"^(functions|default_api|tools?)[.:]|[-_\s]", "", name.strip().lower())
+
+
+@functools.cache
+def aliases(known: tuple[str, ...]) -> dict[str, str]:
+    """Return what each folded name, own or from elsewhere, means among the known ones."""
+    others = {plain_name(word): name for name in known for word in SYNONYMS.get(name, "").split()}
+    return others | {plain_name(name): name for name in known}
+
+
+def canonical(name: str, known: Iterable[str]) -> str:
+    """Return the known name that is meant, or the name as it stands."""
+    return aliases(tuple(known)).get(plain_name(name), name)
+
+
+def make_call(name: str, pairs: list[tuple[str, Any]]) -> Call:
+    """Return the call in canonical names; explanations that no tool reads are dropped."""
+    name = canonical(name, TOOLS)
+    if tool := TOOLS.get(name):
+        pairs = [(canonical(key, tool.params), value) for key, value in pairs]
+        pairs = [
+            pair for pair in pairs if pair[0] in tool.params or plain_name(pair[0]) not in EXPLAIN
+        ]
+    args = unique(pairs)
+    bare = without_fence(args.get("content"), str(args.get("path")))
+    if name != "write_file" or bare is None:
+        return Call(name, args)
+    return Call(name, {**args, "content": bare}, "The fence around the whole content was removed.")
+
+
+def without_fence(content: Any, path: str) -> str | None:
+    """Return the lines in a fence that wraps all of a non-Markdown file, None if none does.
+
+    A fence inside may be the end of the outer one, so with a third fence line all stays as it is.
+    """
+    whole = FENCED.fullmatch(content) if isinstance(content, str) else None
+    if not whole or path.lower().endswith((".md", ".mdx", ".markdown")):
+        return None
+    return None if re.search(rf"^\s*{whole[1]}", whole[2], re.M) else whole[2]
+
+
+def take(rest: dict[str, Any], wanted: list[str]) -> Any:
+    """Remove and return the value of the first of the wanted keys, in any case."""
+    keys = [key for word in wanted for key in rest if key.lower() == word]
+    return rest.pop(keys[0]) if keys else None
+
+
+def call_from(value: Any, name: str = "") -> Call:
+    """Return the call that a JSON value describes, whose name may stand in the tag.
+
+    {"function": {"name": "ls", "arguments": "{}"}}, {"tool": "Bash", "cmd": "ls"}, [{...}, {...}]
+    """
+    if isinstance(value, list):
+        return first_of(value, name)
+    rest = fields_of(value)
+    named = take(rest, NAME_KEYS) or name
+    if isinstance(named, dict):
+        return call_from(named)
+    args = decoded(take(rest, ARGS_KEYS))
+    if not isinstance(named, str) or not named.strip():
+        raise Unreadable(f"The call names no tool. {FORM}")
+    if plain_name(name or named) != plain_name(named) or rest.keys() & {*NAME_KEYS, *ARGS_KEYS}:
+        raise Unreadable(f"The call names its tool or its arguments twice. {FORM}")
+    return make_call(named, [*args.items(), *rest.items()])
+
+
+def first_of(calls: list[Any], name: str) -> Call:
+    """Return the first call of a list, with a note if there are more."""
+    call = call_from(None if name else fields_of(calls))
+    return replace(call, note=FIRST) if calls[1:] else call
+
+
+def fields_of(value: Any) -> dict[str, Any]:
+    """Return the object, or the first of a list of objects, without ids and the like."""
+    first = value[0] if isinstance(value, list) and value else value
+    fields = first if isinstance(first, dict) else {}
+    return {key: item for key, item in fields.items() if key not in META}
+
+
+def decoded(args: Any) -> dict[str, Any]:
+    """Return the arguments, also when they are a string that holds JSON."""
+    if isinstance(args, str) and args.lstrip()[:1] == "{":
+        args = read_value(args.lstrip(), 0)[0]
+    if args and not isinstance(args, dict):
+        raise Unreadable(f"The arguments of the call are no object. {FORM}")
+    return args or {}
+
+
+# Then the openings, searched from left to right; what is only shown is stepped over as a whole.
+NATIVE = (  # how each family opens a call; what follows is JSON, (name=value) or elements
+    r"(?:<tool(?:_call)?>\s*)?<function(?:=|\s+name=[\"']?)NAME[\"']?>",  # qwen3-coder
+    r"<(?:tool|function)_call>\s*(?=[{\[])",  # qwen3, hermes: {"name": "ls", "arguments": {}}
+    r"<tool_call>\s*NAME\s*(?=<arg_key>|</tool_call>)",  # glm: <arg_key>path</arg_key><arg_value>.
+    r"to=NAME\s*(?:<\|(?:channel|constrain)\|>\s*\w+\s*)*<\|message\|>",  # gpt-oss
+    r"(?:\[TOOL_CALLS\]\s*)?(?<![\w.-])NAME\s*(?:\[CALL_ID\]\w+)?\[ARGS\]",  # mistral: ls[ARGS]{}
+    r"(?:\[TOOL_CALLS\]|<\|tool_call\|>|functools)\s*(?=\[)",  # older mistral, granite, phi
+    r"(?:<\|tool_call>|<start_function_call>)call:NAME(?=\{)",  # gemma: call:ls{path:<|"|>.<|"|>}
+    r"<[｜|]tool[▁_]call[▁_]begin[｜|]>(?:function<｜tool▁sep｜>)?NAME(?::\d+)?"
+    r"(?:<[｜|]tool[▁_](?:sep|call_argument_begin)[｜|]>|\s*(?=```))",  # deepseek, kimi
+    r"Action:\s*NAME\s+Action\sInput:\s*(?=\{)",  # ReAct
+    r"(?:\[|<function_calls>|<tool_code>|```tool_code)\s*NAME(?=\()",  # lfm2, olmo3, gemma3
+    r"(?:<\|START_ACTION\|>|<\|python_tag\|>)\s*(?=[\[{])",  # cohere, llama3
+    r"(?:<tool>\s*)?<(?:\w+:)?invoke\s+name=[\"']?NAME[\"']?\s*>",  # <parameter name="path">.
+    r"<NAME(?:\s[^<>]*>|>(?=\s*(?:<\w+>|</|\{)))",  # <read_file><path>x.py</path></read_file>
+)
+NAME = r"[A-Za-z_][\w.-]*"
+FAMILIES = [re.compile(family.replace("NAME", f"(?P<name>{NAME})"), re.I) for family in NATIVE]
+KEYS = "|".join([*NAME_KEYS, *ARGS_KEYS, *META])
+MIND = "think|thinking|thought|reasoning"
+TOKEN = re.compile(
+    rf"""(?P<shown>^[ \t]*>[^\n]*|(?<!\w)['‘]<\w+|(?<!\w)"(?:(?!\n\s*\n)[^"])*"?
+        |[“„«](?:(?!\n\s*\n)[^”“»])*)  # > quoted, '<tool>', "a quotation"
+    |(?P<think><(?P<mind>{MIND})\b[^<>]*>|<\|channel\|>analysis<\|message\|>|<\|START_THINKING\|>)
+    |(?P<unthink></(?:{MIND})\s*>)|(?P<final><final\b[^<>]*>|<\|channel\|>final<\|message\|>)
+    |(?P<tag><tool(?P<attrs>(?:\s+[\w.-]+\s*=\s*(?:"[^"]*"|'[^']*'|[^\s"'>]*[^\s"'>/]))*)
+        \s*(?P<empty>/?)>(?!\s*<(?:function=|(?:\w+:)?invoke))
+        (?:\s*(?!json\b)(?P<word>{NAME})(?=\s*[{{(<]))?)
+    |(?P<native>{"|".join(NATIVE).replace("NAME", NAME)})
+    |(?P<fence>^[ \t]*(?P<ticks>`{{3,}}|~~~)[^\n`]*$)
+    |(?P<code>(?<!`)(?P<run>`+)(?!`)(?:(?:(?!\n[ \t]*\n).){{1,4000}}?(?<!`)(?P=run)(?!`)))
+    |(?P<broken>(?<!`)`+(?!`)(?:(?<=``)|(?=\S))(?:(?!\n[ \t]*\n)[^`])*?<(?:tool|final)\b
+        |<tool(?:[\s{{]|\Z)|</?tool_call>|</tool>|\[TOOL_CALLS\]|<｜tool▁call▁begin|<function=)
+    |(?P<bare>(?=[{{\[]\s*(?:\{{\s*)?["'“]?(?:{KEYS})["'”]?\s*:))""",
+    re.I | re.M | re.X | re.S,
+)
+EXACT = ("content", "old_text", "new_text", "command")  # never trimmed: each blank counts
+ELEMENT = re.compile(
+    rf"""\s*<(?:(?P<tag>(?:\w+:)?parameter)(?:=|\s+name=["']?)(?P<key>{NAME})["']?
+    |arg_key>\s*(?P<glm>{NAME})\s*</arg_key>\s*<(?P<value>arg_value)|(?P<child>{NAME}))\s*>""",
+    re.I | re.X,
+)
+ATTR = re.compile(r"""([\w.-]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]*))""")
+LEAD = re.compile(r"\s*(?:`+\w*\s*|json\s)?(?:<!\[CDATA\[\s*)?")
+STOP = r"<[|｜]/?[\w▁]*(?:end|call|calls|eom_id|return|action)[|｜]>|<\w+\|>|\[/\w+\]|</s>"
+KEEP = "|".join([MIND, *EXACT])  # these close something else
+END = re.compile(
+    rf"[\s)}}\];,`]*(?:\]\]>\s*)?(?:<[/\\]\s*(?!(?:{KEEP})\b)[\w:.-]+\s*>|<tool(?:_call)?>|{STOP})",
+    re.I,
+)
+TAIL = re.compile(rf"(?:[\s)}}\];,`~]|</?[\w:]+>|{STOP})*", re.I)
+NESTED = re.compile(r"</tool>|<tool\s+[\w.-]+\s*=", re.I)
+SPACE = re.compile(r"\s*")
+UNTHINK = re.compile(rf"</(?:{MIND})\s*>", re.I)
+AGAIN = re.compile(r"(?:\s*</[\w:]+>)*\s*<tool\s", re.I)  # a call is over and the next one begins
+FINAL_END = re.compile(r"</final\w*\s*>|<\|(?:end|return)\|>", re.I)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What stands at text[start:end]: thinking, an answer, or a call, `closed` by its own end."""
+
+    kind: str
+    start: int
+    end: int
+    closed: bool
+    item: Call | Final = Final("")
+
+
+def read_elements(text: str, pos: int, ours: bool) -> tuple[dict[str, Any], int, str]:
+    """Return the arguments in <content>...</content>, <parameter=path>...</parameter> or the like.
+
+    A child is raw text: whatever could make another end of it possible makes the call unreadable.
+    """
+    args: list[tuple[str, Any]] = []
+    while element := ELEMENT.match(text, pos):
+        parameter, key, glm, arg_value, child = element.groups()
+        tag = parameter or arg_value or child
+        key = key or glm or child
+        closing = re.compile(rf"</{re.escape(tag)}\s*>", re.I)
+        if not (close := closing.search(text, element.end())):
+            raise Unreadable(OPEN)
+        value, pos = text[element.end() : close.start()], close.end()
+        if child and not one_end(text, value, pos, closing):
+            raise Unreadable(TWICE)
+        args.append((key, exact(value, key, ours)))
+    return unique(args), pos, "elements" if args else "open"
+
+
+def one_end(text: str, value: str, pos: int, closing: re.Pattern[str]) -> bool:
+    """Tell whether the raw value that ends at pos can end nowhere else."""
+    if NESTED.search(value):
+        return False
+    return not closing.search(text, pos) or ("<tool" not in value and past(AGAIN, text, pos) > pos)
+
+
+def exact(value: str, key: str, ours: bool) -> str:
+    """Return the text without CDATA, or without the newline after <content> (native: both ends)."""
+    if canonical(key, EXACT) not in EXACT:
+        return value.strip()
+    if value.startswith("<![CDATA[") and value.endswith("]]>"):
+        return value[9:-3]
+    inner = re.sub(r"\A\r?\n", "", value)
+    return inner if ours or inner == value else re.sub(r"\r?\n\Z", "", inner)
+
+
+def opened(text: str, token: re.Match[str]) -> tuple[str, dict[str, Any]]:
+    """Return the name and the arguments that stand in the opening: <tool name="ls" path=".">."""
+    if not token["tag"]:
+        found = [opening for family in FAMILIES if (opening := family.match(text, token.start()))]
+        return found[0].groupdict("").get("name", "") if token["native"] else "", {}
+    attrs = unique([(key, "".join(quoted)) for key, *quoted in ATTR.findall(token["attrs"])])
+    named = take(attrs, NAME_KEYS[:3])
+    if named and token["word"]:
+        raise Unreadable(f"There is loose text in the tag. {FORM}")
+    return named or token["word"] or "", attrs
+
+
+def read_body(text: str, token: re.Match[str]) -> tuple[Any, int, str]:
+    """Return the value that follows an opening, where it ends, and in which form it stands."""
+    if token["empty"]:
+        return {}, token.end(), "json"
+    pos = past(LEAD, text, token.end())
+    if text[pos : pos + 1] in ("{", "[", "("):
+        return read_value(text, pos)
+    return read_elements(text, token.end(), bool(token["tag"]))
+
+
+def read_end(text: str, pos: int, token: re.Match[str]) -> tuple[int, bool]:
+    """Return where the end tags stop, </tool>, </tol>, }</function>, and if any came."""
+    closed = bool(token["empty"])
+    while not (closed and token["tag"]) and (end := END.match(text, pos)):
+        closed, pos = True, end.end()
+    return pos, closed
+
+
+def past(pattern: re.Pattern[str], text: str, pos: int) -> int:
+    """Return the position after what the pattern matches at pos, pos itself if nothing."""
+    match = pattern.match(text, pos)
+    return match.end() if match else pos
+
+
+def risky(call: Call) -> bool:
+    """Tell whether the call may change something; of an unknown tool nobody knows."""
+    return call.name not in TOOLS or TOOLS[call.name].risky
+
+
+def is_bare_call(value: Any, call: Call) -> bool:
+    """Tell a call from a package.json: a known tool, arguments in args or rightly named."""
+    if call.name not in TOOLS:
+        return False
+    told = any(key.lower() in (*ARGS_KEYS, "function") for key in fields_of(value))
+    return told or (bool(call.args) and call.args.keys() <= TOOLS[call.name].params.keys())
+
+
+def read_call(text: str, token: re.Match[str]) -> Found | None:
+    """Return the call that this opening begins, None if it only looks so; raise Unreadable.
+
+    INVARIANT: a risky call in our tag needs its end tag. Without one it may have been cut off.
+    """
+    kind = token.lastgroup or ""
+    name, attrs = opened(text, token)
+    if kind == "native" and canonical(name, TOOLS) not in ("", *TOOLS):
+        return None  # <div><p>
+    value, end, form = read_body(text, token)
+    if isinstance(value, dict):
+        value = unique([*attrs.items(), *value.items()])
+    call = call_from(value, name)
+    if kind == "bare" and not is_bare_call(value, call):
+        return None
+    end, closed = read_end(text, end, token)
+    if not closed and must_close(call, kind, form):
+        raise Unreadable(OPEN)
+    return Found(
+        "raw" if (kind, form) == ("tag", "elements") else kind, token.start(), end, closed, call
     )
 
 
-def render(call: Call) -> str:
-    """Stub."""
-    return f"<tool>{json.dumps({'name': call.name, 'args': call.args})}</tool>"
+def must_close(call: Call, kind: str, form: str) -> bool:
+    """Tell whether only an end tag shows that the call is whole; in JSON the brackets do so too."""
+    return form == "open" or (risky(call) and (kind == "tag" or form != "json"))
+
+
+def attempt(text: str, token: re.Match[str]) -> Found | None:
+    """Like read_call, but without our tag only what names one of our tools can be a bad call."""
+    try:
+        return read_call(text, token)
+    except Unreadable:
+        words = re.findall(r"[\w.-]+", text[token.start() : token.start() + 200])
+        if token["tag"] or any(canonical(word, TOOLS) in TOOLS for word in words):
+            raise
+        return None
+
+
+def read_fenced(text: str, fence: re.Match[str]) -> tuple[Found | None, int]:
+    """Return the call or answer that fills a fenced block, if one does, and where to read on."""
+    inner = TOKEN.match(text, past(SPACE, text, fence.end()))
+    kind = inner.lastgroup if inner else ""
+    if inner and kind == "final":
+        return None, inner.start()
+    found = attempt(text, inner) if inner and kind in ("tag", "native", "bare") else None
+    if found:
+        return replace(found, kind="fenced"), past(TAIL, text, found.end)
+    end = text.find("\n" + fence["ticks"], fence.end())
+    if end < 0 and "<tool" in text[fence.end() :]:
+        raise Unreadable(f"The call stands in a code block that is not closed. {FORM}")
+    return None, end + 1 + len(fence["ticks"]) if end >= 0 else len(text)
+
+
+def read_token(text: str, token: re.Match[str]) -> tuple[Found | None, int]:
+    """Return what begins with this token, if anything does, and where to read on."""
+    kind, start, pos = token.lastgroup, token.start(), token.end()
+    if kind == "broken":
+        raise Unreadable(f"This looks like a call, but its tag cannot be read. {FORM}")
+    if kind in ("shown", "code"):
+        return None, pos
+    if kind == "fence":
+        return read_fenced(text, token)
+    if kind == "think":
+        word = rf"</{token['mind']}\s*>" if token["mind"] else r"<\|end\|>|<\|END_THINKING\|>"
+        if not (end := re.compile(word, re.I).search(text, pos)):
+            raise Unreadable(f"The thinking was never closed. {FORM}")
+        return Found("think", start, end.end(), True), end.end()
+    if kind == "unthink":
+        return Found("unthink", start, pos, True), pos
+    found = read_answer(text, token) if kind == "final" else attempt(text, token)
+    return found, found.end if found else max(pos, start + 1)
+
+
+def read_answer(text: str, token: re.Match[str]) -> Found:
+    """Return the answer up to </final> or to the end; nothing after it is looked at."""
+    body = FINAL_END.split(text[token.end() :], maxsplit=1)
+    return Found("final", token.start(), len(text), len(body) > 1, Final(body[0].strip()))
+
+
+def walk(text: str) -> Iterator[Found]:
+    """Yield thinking, calls and the answer from left to right; raise Unreadable at what is open."""
+    pos = misses = 0
+    while token := TOKEN.search(text, pos):
+        found, pos = None, token.end() + 1
+        if token.lastgroup != "bare" or misses < 10:  # so that a page of braces costs linear time
+            found, pos = read_token(text, token)
+        if found:
+            yield found
+        elif token.lastgroup == "bare":
+            misses += 1
+
+
+def parse(raw: str, cut: bool = False) -> Reply:
+    """Return what the reply says; never raise. `cut`: the server stopped it at the token limit."""
+    try:
+        return settle(raw, cut)
+    except Unreadable as error:
+        return Malformed(str(error))
+
+
+def gather(text: str) -> tuple[list[Found], int]:
+    """Return the first two calls or answers, where thinking ended; a stray </think> voids them."""
+    seen: list[Found] = []
+    begin = 0
+    try:
+        for found in walk(text):
+            if found.kind == "unthink" or (found.kind == "think" and not seen):
+                seen, begin = [], found.end
+            elif found.kind != "think":
+                seen = [*seen, found][:2]
+    except Unreadable:  # what follows a good call is no matter, unless the call was only thought
+        if not seen or UNTHINK.search(text, seen[0].end):
+            raise
+    return seen, begin
+
+
+def settle(text: str, cut: bool) -> Reply:
+    """Return what the first call or answer comes to, or the whole text as the answer."""
+    seen, begin = gather(text)
+    first = seen[0] if seen else Found("text", begin, len(text), False, Final(text[begin:].strip()))
+    if isinstance(first.item, Call):
+        return settle_call(first.item, text, cut, seen, begin)
+    if not first.item.text:
+        raise Unreadable(f"The reply is empty. {FORM} Or answer: <final>...</final>")
+    return replace(first.item, cut=cut and not first.closed)
+
+
+def settle_call(call: Call, text: str, cut: bool, seen: list[Found], begin: int) -> Reply:
+    """Return the call if it stands where a call may stand, with a note about what was left out."""
+    first, then = seen[0], seen[-1] if seen[1:] else None
+    if cut and not first.closed:
+        raise Unreadable(OPEN)
+    if first.kind not in ("tag", "raw") and not last_thing(text, first, then, begin):
+        if first.kind == "fenced" and not risky(call):
+            return Final(text[begin:].strip(), cut)
+        raise Unreadable(f"A call has to be in its tag, or the last thing in the reply. {FORM}")
+    if then:
+        late = EARLY if then.kind == "final" else FIRST
+        return replace(call, note=f"{call.note} {late}".strip())
+    return call
+
+
+def last_thing(text: str, call: Found, then: Found | None, begin: int) -> bool:
+    """Tell whether at most two lines stand before the call and nothing but more calls after it."""
+    before = [line for line in text[begin : call.start].splitlines() if line.strip("`~ \t")]
+    after = then.start if then and then.kind != "final" else len(text)
+    return len(before) <= 2 and past(TAIL, text, call.end) >= after
 
 
 def finished(text: str) -> bool:
-    """Stub."""
-    return "</tool>" in text or "</final>" in text
+    """Tell whether a growing reply can be stopped: a tagged call or an answer is complete.
+
+    After a raw block 256 characters more are read, since another end tag may follow.
+    """
+    if "</" not in text and "/>" not in text:
+        return False  # cheap, since this is asked for each chunk of a stream
+    try:
+        found = next(found for found in walk(text) if "think" not in found.kind)
+    except (Unreadable, StopIteration):
+        return False
+    wait = {"final": 0, "tag": 0, "raw": 256}.get(found.kind, len(text) + 1)
+    thought = UNTHINK.search(text, found.end)
+    return found.closed and not thought and len(text) - found.end >= wait
+
+
+def render(call: Call) -> str:
+    """Return the canonical form: raw for text of several lines if parse reads it back."""
+    args = call.args
+    lines = json.dumps({"name": call.name, "args": args}, ensure_ascii=False, separators=(",", ":"))
+    if re.search("[\ud800-\udfff]", lines):
+        return (
+            f"<tool>{json.dumps({'name': call.name, 'args': args}, separators=(',', ':'))}</tool>"
+        )
+    if any(key in EXACT and "\n" in str(value) for key, value in args.items()):
+        attrs = "".join(f' {key}="{args[key]}"' for key in args if key not in EXACT)
+        texts = "".join(f"<{key}>\n{args[key]}</{key}>" for key in args if key in EXACT)
+        raw = f'<tool name="{call.name}"{attrs}>{texts}</tool>'
+        if parse(raw) == replace(call, note=""):
+            return raw
+    return f"<tool>{lines}</tool>"
 
 
 # ---- 3b. Declaring a tool ----
@@ -636,6 +1143,32 @@ def known_tool(name: str) -> Tool:
 #
 # Each says what it can't do in words that help: a missing file names its neighbours, a missed patch
 # shows the nearest lines. For a small model the error text is half of the tool.
+
+# Canonical name: what models call it elsewhere. A synonym never changes the meaning.
+SYNONYMS = {
+    "run_shell": "bash shell sh zsh terminal console exec execute execute_command run_command "
+    "shell_command run_bash run_shell_command execute_bash run_terminal_cmd local_shell",
+    "read_file": "cat read view open open_file view_file read_text_file file_read",
+    "search": "grep ripgrep rg grep_search search_files search_code codebase_search find_in_files "
+    "search_file_content file_search_content text_search",
+    "list_files": "ls dir list list_dir list_directory list_folder",
+    "write_file": "create_file save_file write write_to_file file_write save create new_file",
+    "patch_file": "edit_file edit str_replace replace_in_file replace patch search_replace "
+    "string_replace file_edit update_file",
+    "delegate": "task subagent sub_agent spawn_agent agent delegate_task",
+    "path": "file_path filename file file_name target_file absolute_path relative_path filepath "
+    "directory dir folder dir_path directory_path relative_workspace_path target_directory",
+    "command": "cmd script shell_command bash_command command_line",
+    "content": "text contents file_text code data file_content body",
+    "old_text": "old_string old_str old search search_text old_content original",
+    "new_text": "new_string new_str new replace replacement replace_text new_content",
+    "pattern": "query regex regexp search_term search_pattern q",
+    "start": "start_line line_start from_line start_line_one_indexed first_line",
+    "end": "end_line line_end to_line end_line_one_indexed last_line",
+    "timeout": "timeout_seconds timeout_sec timeout_s",
+    "task": "prompt instructions instruction",
+    "max_steps": "max_turns step_limit",
+}
 
 READ_CHARS, RESULT_CHARS = (
     12_000,

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from conftest import FILES, Git, OpenTerminal, Run, Spawn
-from ollama_server import Model, OllamaServer, Reply
+from ollama_server import OllamaServer, Reply
 from program import PROGRAM
 
 sys.path.insert(0, str(PROGRAM.parent))
@@ -25,7 +25,9 @@ Agent = Callable[..., Any]
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX commands and links")
 DONE = "<final>all said</final>"
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\r\b\x7f\x85\u202e\u2066\u200b\u200d\u2060\ufeff\u2028\xa0"
-RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\xa0\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+RAW = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\xa0\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
+)
 
 
 def call(name: str, **args: Any) -> str:
@@ -66,7 +68,8 @@ def agent(run: Run, server: OllamaServer, plain: Path) -> Agent:
 
     def agent(replies: list[Any], *args: str, root: Path = plain, **kwargs: Any) -> Any:
         server.script(replies, then=DONE)
-        return run("--cwd", root, "--host", server.url, "--max-steps", "60", *args, **kwargs)
+        room = ("--max-steps", "60", "--max-new-tokens", "9000", "--num-ctx", "60000")
+        return run("--cwd", root, "--host", server.url, *room, *args, **kwargs)
 
     return agent
 
@@ -112,7 +115,7 @@ def test_a_diff_over_200_lines_is_clipped_in_the_middle_with_the_number(
     content = "".join(f"line {number}\n" for number in range(lines))
     (before,) = questions(agent([write("new.txt", content)], stdin="go\nn\n").err)
     shown = re.findall(r"\n\+line (\d+)", before)
-    gone = re.findall(r"\n\D*(\d+) lines", before)
+    gone = re.findall(r"\n\W*(\d+) lines", before)
     assert shown[0] == "0" and shown[-1] == str(lines - 1) and len(shown) + 3 <= 200
     assert [int(number) for number in gone] == [lines - len(shown)] * clipped
 
@@ -162,14 +165,20 @@ def test_the_question_spells_out_what_commands_paths_and_files_hide(
     replies = [
         shell(f"echo one{EVIL}\necho two"), write(f"new{EVIL}.txt"),
         write("plain.txt", f"new{EVIL}new\n"),
-        call("patch_file", path="evil.txt", old_text="old", new_text="new")
-        if False else write("evil.txt", "harmless\n"),
+        write("evil.txt", "harmless\n"),
     ]  # fmt: skip
     done = agent(replies, stdin="go\nn\nn\nn\nn\n")
     asked = questions(done.err)
     assert len(asked) == 4 and not RAW.search(done.err)
     for before in asked:
-        for spelt in (r"\x1b]0;owned\x07", r"\x1b[2J", r"\x9b31m", r"\r|\x0d", r"\u202e", r"\u200b"):
+        for spelt in (
+            r"\x1b]0;owned\x07",
+            r"\x1b[2J",
+            r"\x9b31m",
+            r"\r|\x0d",
+            r"\u202e",
+            r"\u200b",
+        ):
             assert any(form in before for form in spelt.split("|")), (spelt, before)
     assert "echo two" in asked[0]
 
@@ -187,7 +196,7 @@ def test_the_question_shows_where_a_link_leads(plain: Path, agent: Agent) -> Non
 def test_nothing_that_the_model_or_a_file_says_reaches_the_output_raw(
     plain: Path, server: OllamaServer, agent: Agent
 ) -> None:
-    server.models.update({f"m{EVIL}": Model(f"m{EVIL}")}) if isinstance(server.models, dict) else None
+    server.faults["/api/tags"] = Reply(body={"models": [{"name": f"model{EVIL}"}]})
     (plain / f"name{EVIL}.txt").write_text(f"text {EVIL} with wanted\n")
     replies = [
         call(f"tool{EVIL}", path="x"), call("read_file", path=f"missing{EVIL}"),
@@ -200,12 +209,19 @@ def test_nothing_that_the_model_or_a_file_says_reaches_the_output_raw(
         f"<tool>{{broken {EVIL}</tool>", f"<final>answer {EVIL}</final>",
         Reply(f"boom {EVIL}", status=500), Reply(f"boom {EVIL}", status=500),
     ]  # fmt: skip
-    commands = ["/memory", "/sessions", "/session", "/model", "/diff", f"/no{EVIL}".replace("\r", "")]
+    commands = [
+        "/memory",
+        "/sessions",
+        "/session",
+        "/model",
+        "/diff",
+        f"/no{EVIL}".replace("\r", ""),
+    ]
     commands += ["/resume x\x1b[2J", "/context full", "/undo", "/undo"]
     done = agent(replies, "--approval", "auto", stdin="go\nagain\n" + "\n".join(commands) + "\n")
     assert not RAW.search(done.out) and not RAW.search(done.err), done.out + done.err
     assert r"answer \x1b]0;owned" in done.out and r"boom \x1b]0;owned" in done.err
-    assert r"tool\x1b" in done.err and r"new\x1b" in done.out
+    assert r"tool\x1b" in done.err and r"new\x1b" in done.out and r"model\x1b" in done.out
 
 
 @posix
@@ -213,13 +229,14 @@ def test_a_streamed_answer_and_the_progress_lines_bring_no_escape_to_a_terminal(
     plain: Path, server: OllamaServer, terminal: OpenTerminal
 ) -> None:
     (plain / f"name{EVIL}.txt").write_text("wanted\n")
-    server.script([call("search", pattern="wanted"), Reply(f"<final>see {EVIL} end</final>", chunk=1)])
+    server.script(
+        [call("search", pattern="wanted"), Reply(f"<final>see {EVIL} end</final>", chunk=1)]
+    )
     with terminal("--cwd", plain, "--host", server.url, "go") as term:
         term.expect(" end")
         term.wait()
-        foreign = RAW.sub("", re.sub(r"\x1b\[[0-9;]*[mK]|\x1b\[\?2004[hl]|\r\n|\r\x1b\[K", "", term.raw))
-        left = re.sub(r"\x1b\[[0-9;]*[mK]|\x1b\[\?2004[hl]|\r\n|\r(?=\x1b\[K)|\r", "", term.raw)
-        assert not RAW.search(left), (left, foreign)
+        own = r"\x1b\[[0-9;]*[mK]|\x1b\[\?2004[hl]|\r\n|\r(?=\x1b\[K)"
+        assert not RAW.search(re.sub(own, "", term.raw.replace("\r\x1b[K", "")))
         assert r"\x1b]0;owned" in term.plain
 
 
@@ -234,7 +251,7 @@ def test_the_banner_shows_odd_names_harmless(
     server.script([], then=DONE)
     done = run("--cwd", folder, "--host", server.url, "--model", "qwen3.5:4b", stdin="")
     assert done.code == 0 and not RAW.search(done.err) and not RAW.search(done.out)
-    assert r"\x1b]0;owned" in done.err and r"main\u202e" in done.err
+    assert r"\u2028\xa0" in done.err and r"main\u202e\u200b" in done.err
 
 
 @posix
@@ -244,7 +261,9 @@ def test_odd_session_names_and_ids_are_shown_harmless(plain: Path, agent: Agent)
     history = [{"role": "user", "content": f"old {EVIL}"}]
     for name in ("evil\x1b[2J", "good"):
         (folder / f"{name}.json").write_text(json.dumps({"id": name, "history": history}))
-    (folder / "other.json").write_text(json.dumps({"id": f"x{EVIL}", "version": EVIL, "history": []}))
+    (folder / "other.json").write_text(
+        json.dumps({"id": f"x{EVIL}", "version": EVIL, "history": []})
+    )
     done = agent([], stdin="/sessions\n/resume other\n/resume good\n/memory\n")
     assert not RAW.search(done.out) and not RAW.search(done.err)
     assert "good" in done.out and r"old \x1b]0;owned" in done.out
@@ -279,7 +298,9 @@ def tree(root: Path) -> dict[str, Any]:
     """Every path below a folder, but for the agent's state, and what it holds."""
     kept = (path for path in root.rglob("*") if ".mini-coding-agent" not in path.parts)
     return {
-        str(path): str(path.readlink()) if path.is_symlink() else path.is_file() and path.read_bytes()
+        str(path): str(path.readlink())
+        if path.is_symlink()
+        else path.is_file() and path.read_bytes()
         for path in kept
     }
 
@@ -362,8 +383,18 @@ def test_always_counts_for_this_file_tool_or_exactly_this_command(
         shell("touch  c.txt"), shell("touch c.txt d.txt"), shell("TOUCH c.txt"), shell("touch c.txt"),
     ]  # fmt: skip
     done = agent(replies, stdin="go\na\nn\nALWAYS\nn\nn\nn\n")
-    asked = [re.findall(r"touch +c.txt.*|TOUCH.*|[a-z]+\.txt", before)[-1] for before in questions(done.err)]
-    assert asked == ["a.txt", "a.txt", "touch c.txt", "touch  c.txt", "touch c.txt d.txt", "TOUCH c.txt"]
+    asked = [
+        re.findall(r"touch +c.txt.*|TOUCH.*|[a-z]+\.txt", before)[-1]
+        for before in questions(done.err)
+    ]
+    assert asked == [
+        "a.txt",
+        "a.txt",
+        "touch c.txt",
+        "touch  c.txt",
+        "touch c.txt d.txt",
+        "TOUCH c.txt",
+    ]
     assert (plain / "b.txt").exists() and (plain / "a.txt").read_text() == "x\n"
     assert (plain / "c.txt").exists() and not (plain / "d.txt").exists()
 
@@ -373,7 +404,7 @@ def test_what_was_always_allowed_is_asked_again_by_the_next_program(
 ) -> None:
     agent([write("a.txt"), shell("touch b.txt")], stdin="go\na\na\n")
     file = next((plain / ".mini-coding-agent" / "sessions").glob("*.json"))
-    assert "always" not in file.read_text()
+    assert '"always' not in file.read_text()
     done = agent([write("c.txt"), shell("touch b.txt")], "--resume", "latest", stdin="go\nn\nn\n")
     assert len(questions(done.err)) == 2 and not (plain / "c.txt").exists()
 
@@ -385,7 +416,11 @@ def test_neither_a_session_nor_a_project_file_changes_what_is_asked(
     settings = {"history": [{"role": "user", "content": "x", **allowed}], "plan": False, **allowed}
     folder = plain / ".mini-coding-agent" / "sessions"
     folder.mkdir(parents=True)
-    for file in (folder / "old.json", folder.parent / "config.json", plain / ".mini-coding-agent.json"):
+    for file in (
+        folder / "old.json",
+        folder.parent / "config.json",
+        plain / ".mini-coding-agent.json",
+    ):
         file.write_text(json.dumps({**settings, "id": "old"}))
     (plain / ".env").write_text("MCA_APPROVAL=auto\nOLLAMA_HOST=http://127.0.0.1:1\n")
     (plain / "pyproject.toml").write_text('[tool.mini-coding-agent]\napproval = "auto"\n')
@@ -449,7 +484,9 @@ def test_lines_typed_ahead_answer_no_question(
 # Who is asked, and who is not
 
 
-def test_a_call_that_cannot_work_bothers_nobody(plain: Path, server: OllamaServer, agent: Agent) -> None:
+def test_a_call_that_cannot_work_bothers_nobody(
+    plain: Path, server: OllamaServer, agent: Agent
+) -> None:
     (plain / "data.bin").write_bytes(b"\0" * 20)
     replies = [
         call("run_shell"), shell(""), shell("   "), shell("echo \0"), call("run_shell", command=["ls"]),
@@ -512,7 +549,9 @@ def test_a_command_that_might_do_more_is_asked_about_and_does_not_run_without_a_
     (repo / "Makefile").write_text("all:\n\ttouch marker\n")
     done = agent([shell(command) for command in LOUD], stdin="go\n" + "\n" * len(LOUD), root=repo)
     asked = questions(done.err)
-    unasked = [c for c in LOUD if not any(mca.visible(c.split("\n")[0]) in before for before in asked)]
+    unasked = [
+        c for c in LOUD if not any(mca.visible(c.split("\n")[0]) in before for before in asked)
+    ]
     assert unasked == [] and len(asked) == len(LOUD)
     assert not (repo / "marker").exists() and "hidden text" not in server.prompts[-1]
 
@@ -532,18 +571,19 @@ def test_programs_that_the_repository_names_run_for_no_unasked_command(
     assert len(questions(done.err)) == 2 and not (repo / "marker").exists()
 
 
-@pytest.mark.parametrize("command", ["ls", "touch marker"])
 def test_never_and_subagents_deny_the_shell_altogether(
-    plain: Path, server: OllamaServer, agent: Agent, command: str
+    plain: Path, server: OllamaServer, agent: Agent
 ) -> None:
-    done = agent([shell(command)], "--approval", "never", stdin="go\ny\n")
-    assert "error: approval denied for run_shell" in server.prompts[1] and not questions(done.err)
+    commands = [shell("ls"), shell("touch marker")]
+    done = agent(commands, "--approval", "never", stdin="go\ny\ny\n")
+    assert server.prompts[2].count("error: approval denied for run_shell") == 2
+    assert not questions(done.err)
     for mode in ("ask", "auto", "never"):
-        replies = [call("delegate", task="look"), shell(command), write("marker"), DONE]
+        replies = [call("delegate", task="look"), *commands, write("marker"), DONE]
         done = agent(replies, "--approval", mode, stdin="go\ny\ny\n")
         (event,) = [e for e in latest(plain)["history"] if e.get("name") == "delegate"]
         said = [e["content"] for e in event["child"] if e["role"] == "tool"]
-        assert [text.startswith("error: approval denied for ") for text in said] == [True, True]
+        assert [text.startswith("error: approval denied for ") for text in said] == [True] * 3
         assert not questions(done.err)
     assert not (plain / "marker").exists()
 
