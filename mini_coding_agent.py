@@ -535,6 +535,7 @@ def strict_tokens(text: str, pos: int) -> tuple[list[str], list[str], int]:
     return out, wanted[::-1], pos
 
 
+# Two keys of one meaning come together here, whether they stand in JSON, in a tag or as synonyms.
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return the pairs as a dict; one key with two values would be two readings."""
     result: dict[str, Any] = {}
@@ -560,7 +561,8 @@ def read_value(text: str, pos: int) -> tuple[Any, int, str]:
         raise Unreadable(f"The JSON cannot be read: {str(error)[:80]}. {FORM}") from None
 
 
-# Then the names. {"tool": "Bash", "parameters": {"cmd": "ls"}} is run_shell with command="ls".
+# Then the names. {"tool": "Bash", "parameters": {"cmd": "ls"}} is run_shell with command="ls". The
+# keys of each list are tried in this order; what stands beside them is an argument too.
 NAME_KEYS = "name tool_name tool function_name function recipient_name action".split()
 ARGS_KEYS = "args arguments parameters params input tool_input action_input kwargs".split()
 META = {"type", "id", "tool_call_id", "call_id", "index"}
@@ -658,7 +660,9 @@ def decoded(args: Any) -> dict[str, Any]:
     return args or {}
 
 
-# Then the openings, searched from left to right; what is only shown is stepped over as a whole.
+# Then the openings, searched from left to right; the first kind that fits at a place is taken:
+# what is only shown is stepped over as a whole, then come thinking, the answer, our tag, the native
+# formats, code blocks and spans, what tries to be a call and fails, and at last JSON without a tag.
 NATIVE = (  # how each family opens a call; what follows is JSON, (name=value) or elements
     r"(?:<tool(?:_call)?>\s*)?<function(?:=|\s+name=[\"']?)NAME[\"']?>",  # qwen3-coder
     r"<(?:tool|function)_call>\s*(?=[{\[])",  # qwen3, hermes: {"name": "ls", "arguments": {}}
@@ -710,13 +714,14 @@ END = re.compile(
     re.I,
 )
 TAIL = re.compile(rf"(?:[\s)}}\];,`~]|</?[\w:]+>|{STOP})*", re.I)
-NESTED = re.compile(r"</tool>|<tool\s+[\w.-]+\s*=", re.I)
+NESTED = re.compile(r"</tool>|<tool\s+[\w.-]+\s*=|<tool>\s*\{", re.I)
 SPACE = re.compile(r"\s*")
 UNTHINK = re.compile(rf"</(?:{MIND})\s*>", re.I)
 AGAIN = re.compile(r"(?:\s*</[\w:]+>)*\s*<tool\s", re.I)  # a call is over and the next one begins
 FINAL_END = re.compile(r"</final\w*\s*>|<\|(?:end|return)\|>", re.I)
 
 
+# Then the readers. Each takes the text and a place, and returns what it read and where that ends.
 @dataclass(frozen=True, slots=True)
 class Found:
     """What stands at text[start:end]: thinking, an answer, or a call, `closed` by its own end."""
@@ -749,7 +754,10 @@ def read_elements(text: str, pos: int, ours: bool) -> tuple[dict[str, Any], int,
 
 
 def one_end(text: str, value: str, pos: int, closing: re.Pattern[str]) -> bool:
-    """Tell whether the raw value that ends at pos can end nowhere else."""
+    """Tell whether the raw value that ends at pos can end nowhere else.
+
+    A second </content> is harmless only where the call is over and another one begins at once.
+    """
     if NESTED.search(value):
         return False
     return not closing.search(text, pos) or ("<tool" not in value and past(AGAIN, text, pos) > pos)
@@ -778,7 +786,10 @@ def opened(text: str, token: re.Match[str]) -> tuple[str, dict[str, Any]]:
 
 
 def read_body(text: str, token: re.Match[str]) -> tuple[Any, int, str]:
-    """Return the value that follows an opening, where it ends, and in which form it stands."""
+    """Return the value that follows an opening, where it ends, and in which form it stands.
+
+    {"name": ..}, ```json {..}```, <![CDATA[{..}]]>, (path="x") or <path>x</path>
+    """
     if token["empty"]:
         return {}, token.end(), "json"
     pos = past(LEAD, text, token.end())
@@ -907,6 +918,7 @@ def walk(text: str) -> Iterator[Found]:
             misses += 1
 
 
+# At last the judgement: what was found is a call only where a call may stand.
 def parse(raw: str, cut: bool = False) -> Reply:
     """Return what the reply says; never raise. `cut`: the server stopped it at the token limit."""
     try:
@@ -932,7 +944,7 @@ def gather(text: str) -> tuple[list[Found], int]:
 
 
 def settle(text: str, cut: bool) -> Reply:
-    """Return what the first call or answer comes to, or the whole text as the answer."""
+    """Return what the first call or answer comes to; words without any tag are an answer."""
     seen, begin = gather(text)
     first = seen[0] if seen else Found("text", begin, len(text), False, Final(text[begin:].strip()))
     if isinstance(first.item, Call):
@@ -958,7 +970,10 @@ def settle_call(call: Call, text: str, cut: bool, seen: list[Found], begin: int)
 
 
 def last_thing(text: str, call: Found, then: Found | None, begin: int) -> bool:
-    """Tell whether at most two lines stand before the call and nothing but more calls after it."""
+    """Tell whether at most two lines stand before the call and nothing but more calls after it.
+
+    Without our tag this is what tells a call from an example in an answer.
+    """
     before = [line for line in text[begin : call.start].splitlines() if line.strip("`~ \t")]
     after = then.start if then and then.kind != "final" else len(text)
     return len(before) <= 2 and past(TAIL, text, call.end) >= after
@@ -980,21 +995,35 @@ def finished(text: str) -> bool:
     return found.closed and not thought and len(text) - found.end >= wait
 
 
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def as_json(call: Call) -> str:
+    """Return the JSON form, which can carry any text; lone surrogates are spelt out."""
+    fields = {"name": call.name, "args": call.args}
+    text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+    if SURROGATE.search(text):
+        text = json.dumps(fields, separators=(",", ":"))
+    return f"<tool>{text}</tool>"
+
+
+@functools.lru_cache(200)
+def reads_back(raw: str, in_json: str) -> bool:
+    """Tell whether parse takes the raw form for just what the JSON form says."""
+    call = parse(raw)
+    return isinstance(call, Call) and not call.note and as_json(call) == in_json
+
+
 def render(call: Call) -> str:
-    """Return the canonical form: raw for text of several lines if parse reads it back."""
-    args = call.args
-    lines = json.dumps({"name": call.name, "args": args}, ensure_ascii=False, separators=(",", ":"))
-    if re.search("[\ud800-\udfff]", lines):
-        return (
-            f"<tool>{json.dumps({'name': call.name, 'args': args}, separators=(',', ':'))}</tool>"
-        )
+    """Return the canonical form: raw for text of several lines, where that can carry it."""
+    args, in_json = call.args, as_json(call)
     if any(key in EXACT and "\n" in str(value) for key, value in args.items()):
         attrs = "".join(f' {key}="{args[key]}"' for key in args if key not in EXACT)
         texts = "".join(f"<{key}>\n{args[key]}</{key}>" for key in args if key in EXACT)
         raw = f'<tool name="{call.name}"{attrs}>{texts}</tool>'
-        if parse(raw) == replace(call, note=""):
+        if not SURROGATE.search(raw) and reads_back(raw, in_json):
             return raw
-    return f"<tool>{lines}</tool>"
+    return in_json
 
 
 # ---- 3b. Declaring a tool ----

@@ -310,11 +310,11 @@ def sign_head(repo: Path, git: Git, agent_env: dict[str, str]) -> None:
     git("update-ref", "HEAD", made.stdout.decode().strip(), cwd=repo)
 
 
-def touch_everything(repo: Path) -> None:
-    """Let git think that it must look at the files again."""
+def touch_everything(repo: Path, moment: int = 1) -> None:
+    """Let git think that it must look at the files again; another moment works once more."""
     (repo / "calc.py").write_text("changed = 1\n")
     for file in (repo / "README.md", repo / "pkg" / "util.py"):
-        os.utime(file, (1, 1))
+        os.utime(file, (moment, moment))
 
 
 @posix
@@ -395,7 +395,7 @@ def test_a_hook_and_a_hostile_submodule_run_nothing(
     canary.unlink()
     shutil.rmtree(inner)
     shutil.copy(tmp_path / "hooks" / "post-index-change", repo / ".git" / "hooks")
-    touch_everything(repo)
+    touch_everything(repo, 2)
     assert " M calc.py" in build(repo).status
     assert not canary.exists()
     plain_git(repo, agent_env, ["status"])

@@ -93,8 +93,3 @@ def test_the_conversation_of_the_demo_can_be_continued(
     folder = left_behind(tmp_path)
     done = run("--cwd", folder, "--host", server.url, "--resume", "latest", "what was that")
     assert done.code == 0 and "binary_search" in server.prompts[0]
-
-
-def test_two_demos_do_not_share_a_folder(tmp_path: Path, run: Run) -> None:
-    assert run("--demo").code == 0 and run("--demo").code == 0
-    assert len([path for path in (tmp_path / "tmp").iterdir() if path.is_dir()]) == 2

@@ -1749,12 +1749,6 @@ NATIVE: list[Row] = [
         '<|tool_call_start|>[run_shell(command="ls -la")]<|tool_call_end|>',
         RUN,
     ),
-    (
-        "lfm2 two",
-        "lfm2 native, several",
-        '<|tool_call_start|>[read_file(path="a.py"), list_files(path="src")]<|tool_call_end|>',
-        READ,
-    ),
     ("lfm2 open", "lfm2 native, end lost", '<|tool_call_start|>[read_file(path="a.py")]', READ),
     (
         "lfm2 single",

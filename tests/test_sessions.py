@@ -335,19 +335,22 @@ TAMPERED: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", TAMPERED)
-def test_a_tampered_session_loads_or_is_refused_but_never_ends_in_a_traceback(
-    repo: Path, server: OllamaServer, agent: Agent, name: str
-) -> None:
+def test_a_tampered_session_goes_on_or_is_refused_with_a_reason(repo: Path, name: str) -> None:
     file = put(repo, **TAMPERED[name])
     before = file.read_bytes()
-    server.script([call("read_file", path="calc.py"), call("list_files")])
-    done = agent("--resume", GOOD, stdin="/memory\n/session\ngo on\n/memory\n")
-    assert "Traceback" not in done.err
-    if done.code == 2:
-        refused(done, server)
+    model = mca.FakeModelClient(
+        [call("read_file", path="calc.py"), call("list_files"), "<final>done</final>"]
+    )
+    store, workspace = mca.SessionStore(sessions(repo)), mca.WorkspaceContext.build(repo)
+    try:
+        agent = mca.MiniAgent.from_session(model, workspace, store, GOOD)
+    except RuntimeError as error:
+        assert GOOD in str(error) and str(error).isprintable()
         assert file.read_bytes() == before
-    else:
-        assert done.code == 0 and len(server.prompts) == 3
+        return
+    assert agent.ask("go on") == "done" and len(model.prompts) == 3
+    assert mca.memory_text(mca.memory_of(agent.session["history"]))
+    assert mca.SessionStore(sessions(repo)).load(GOOD) == agent.session
 
 
 @posix

@@ -339,6 +339,9 @@ def test_a_signal_while_the_human_is_waited_for_ends_the_program(
         if where == "question":
             term.line("go")
             term.expect("Allow?")
+        # Python's input() loses a signal that comes between its prompt and its read.
+        state = Path(f"/proc/{term.process.pid}/stat")
+        until(lambda: not state.exists() or ") S " in state.read_text(), "the program is busy")
         term.process.send_signal(number)
         assert term.wait() == code
         assert "Traceback" not in term.plain
