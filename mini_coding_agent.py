@@ -255,13 +255,14 @@ def read_document(folder: Path, name: str, limit: int) -> str:
     return ""
 
 
-def folder_entries(folder: Path, ignored: frozenset[str], root: Path) -> list[os.DirEntry[str]]:
-    """Return up to 2,000 entries of a folder, folders first, without clutter and ignored ones."""
+def folder_entries(
+    folder: Path, ignored: frozenset[str], root: Path, most: int | None = None
+) -> list[os.DirEntry[str]]:
+    """Return the entries of a folder, folders first, without clutter and ignored ones."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         below = "" if folder == root else folder.relative_to(root).as_posix() + "/"
         kept = (e for e in entries if e.name not in CLUTTER and below + e.name not in ignored)
-        order: Callable[[os.DirEntry[str]], Any] = lambda e: (not is_folder(e), e.name)
-        return sorted(itertools.islice(kept, 2000), key=order)
+        return sorted(itertools.islice(kept, most), key=lambda e: (not is_folder(e), e.name))
     return []
 
 
@@ -273,7 +274,7 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 def folder_tree(folder: Path, ignored: frozenset[str], root: Path, depth: int) -> list[str]:
     """Return an indented listing, at most 12 entries a folder; links are named, not followed."""
     lines: list[str] = []
-    entries = folder_entries(folder, ignored, root)
+    entries = folder_entries(folder, ignored, root, 2000)
     for entry in entries[:12]:
         lines.append(visible(entry.name) + "/" * is_folder(entry) + "@" * entry.is_symlink())
         if is_folder(entry) and depth > 1 and len(lines) < 60:
@@ -1211,13 +1212,13 @@ def resolve_path(root: Path, raw: str) -> Path:
     """Return the real path of a name inside the workspace; raise ToolError for any other."""
     name = visible(raw)[:200]
     try:
+        raw.encode()
         path = (root / raw).resolve()
-        os.lstat(path)
-    except FileNotFoundError:
-        pass
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.lstat(path)
     except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, a NUL byte
-        if not isinstance(error, NotADirectoryError):
-            raise ToolError(f"not a usable path: {name} ({error})") from None
+        why = getattr(error, "strerror", None) or str(error)[:100]
+        raise ToolError(f"not a usable path: {name} ({why})") from None
     if not inside(root, path) or path.parts[1:2] in (("proc",), ("sys",), ("dev",)):
         raise ToolError(f"path escapes workspace: {name}; use paths relative to it")
     if any(is_protected(part) for part in path.relative_to(root).parts):
@@ -1349,9 +1350,9 @@ def matching_lines(root: Path, file: Path, regex: re.Pattern[str]) -> Iterator[s
     """Yield the matching lines of a text file as `path:number: line`."""
     with contextlib.suppress(ToolError):
         data = read_bytes(root, file)
-        lines = [] if b"\0" in data[:8192] else data.decode("utf-8", "replace").split("\n")
+        lines = [] if b"\0" in data[:8192] else data.decode("utf-8-sig", "replace").split("\n")
         for number, line in enumerate(lines, 1):
-            if regex.search(line[:20_000]):
+            if regex.search(line[:20_000].removesuffix("\r")):
                 yield f"{visible(shown_path(root, file))}:{number}: {line.rstrip()[:300]}"
 
 
@@ -1512,7 +1513,8 @@ def patch_file(agent: "MiniAgent", path: Filled, old_text: Filled, new_text: Any
     if len(before) > FILE_BYTES or b"\0" in before[:8192]:
         raise ToolError(f"{path} is binary or larger than 8 MB; it cannot be patched")
     text = before.decode("utf-8", "surrogateescape")
-    if text.count("\r\n") == text.count("\n") > 0:  # lines end in CRLF, which the model never saw
+    ends = text.count("\r\n")  # which read_file does not show, so the model cannot write them
+    if ends and (ends == text.count("\n") or old not in text):
         old, new = (re.sub("\r?\n", "\r\n", side) for side in (old, new))
     spots = [match.start() for match in re.finditer(f"(?={re.escape(old)})", text)]
     if len(spots) != 1:
