@@ -1416,10 +1416,11 @@ class Change:
         now = read_bytes(agent.root, self.path) if self.path.exists() else None
         if now != self.before or self.path.resolve() != self.path:
             raise ToolError(f"{self.name} changed in the meantime; read it again")
-        keep_for_undo(agent, self)
+        undo = keep_for_undo(agent, self)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(self.path, self.after)
+            undo["after"] = file_state(self.path)
         except OSError as error:
             raise ToolError(f"{self.name} was not written: {error.strerror}") from None
         counts = [sum(line.startswith(sign) for line in self.diff()[2:]) for sign in "+-"]
@@ -2214,21 +2215,44 @@ def check_session(session: Any, name: str) -> dict[str, Any]:
         raise ValueError(f"it has version {visible(str(version))[:20]}, not {SESSION_VERSION}")
     if session.setdefault("id", name) != name:
         raise ValueError("the id in it is not its name")
-    for event in session["history"]:
-        texts = [event.get("role"), event.get("content")] if isinstance(event, dict) else [None]
-        if texts[0] == "tool":
-            texts += [event.get("name"), "" if isinstance(event.get("args"), dict) else None]
-        if not all(isinstance(text, str) for text in texts):
-            raise ValueError("its history holds something that is no event")
-    count = len(session["history"])
+    if not all(map(is_event, session["history"])):
+        raise ValueError("its history holds something that is no event")
     try:
-        fold = Fold(**{key: int(value) for key, value in session["fold"].items()})
-        if not (0 <= fold.omitted <= fold.at <= count and -1 <= fold.request < count):
-            raise ValueError
-        [(int(r["request"]), r["files"].items(), *r["folders"]) for r in session["undo"]]
-    except (TypeError, ValueError, AttributeError, KeyError, OverflowError):  # derived: begin anew
+        check_extras(session["fold"], session["undo"], len(session["history"]))
+    except (TypeError, ValueError, AttributeError, KeyError):  # can be done without
         session |= {"fold": asdict(Fold()), "undo": []}
     return session
+
+
+def is_event(event: Any) -> bool:
+    """Tell whether a value has the shape of an event."""
+    texts = [event.get("role"), event.get("content")] if isinstance(event, dict) else [None]
+    if texts[0] == "tool":
+        texts += [event.get("name"), "" if isinstance(event.get("args"), dict) else None]
+    return all(isinstance(text, str) for text in texts)
+
+
+def is_file_state(state: Any) -> bool:
+    """Tell whether a value is what `file_state` returns: None, or a digest and a mode."""
+    if state is None:
+        return True
+    kinds = [type(part) for part in state] if isinstance(state, list) else []
+    return kinds == [str, int] and 0 <= state[1] < 0o10000
+
+
+def check_extras(fold: Any, undo: Any, count: int) -> None:
+    """Raise an error unless fold and undo records fit a history of so many events."""
+    shown = Fold(**fold)
+    sound = all(type(value) is int for value in fold.values())
+    sound &= 0 <= shown.omitted <= shown.at <= count and -1 <= shown.request < count
+    for record in undo:
+        sound &= type(record["request"]) is int and "".join(record["folders"]) is not None
+        for states in record["files"].values():
+            sound &= states.keys() == {"before", "after"} and all(
+                map(is_file_state, states.values())
+            )
+    if not sound:
+        raise ValueError
 
 
 def private_folder(folder: Path) -> None:
@@ -2354,22 +2378,23 @@ def file_state(path: Path) -> list[Any] | None:
     return None
 
 
-def keep_for_undo(agent: "MiniAgent", change: Change) -> None:
-    """Before the first change of a file in a request keep what it holds, and that it is missing."""
+def keep_for_undo(agent: "MiniAgent", change: Change) -> dict[str, Any]:
+    """Before a file's first change in a request keep what it holds; return its undo entry."""
     if agent.session_store is None:
-        return
+        return {}
     undo, index = agent.session["undo"], request_index(agent.session["history"])
     if not undo or undo[-1]["request"] != index:
         undo.append({"request": index, "files": {}, "folders": []})
     missing = itertools.takewhile(lambda folder: not folder.exists(), change.path.parents)
     undo[-1]["folders"] += [shown_path(agent.root, folder) for folder in missing]
-    if change.name in undo[-1]["files"]:
-        return
-    undo[-1]["files"][change.name] = {"before": file_state(change.path), "after": None}
-    try:
-        keep_bytes(agent.session_store.root.parent / "undo", change.before or b"")
-    except OSError as error:
-        agent.tell("warning", f"/undo cannot cover {change.name}: {error.strerror}.")
+    files: dict[str, dict[str, Any]] = undo[-1]["files"]
+    if change.name not in files:
+        files[change.name] = {"before": file_state(change.path), "after": None}
+        try:
+            keep_bytes(agent.session_store.root.parent / "undo", change.before or b"")
+        except OSError as error:
+            agent.tell("warning", f"/undo cannot cover {change.name}: {error.strerror}.")
+    return files[change.name]
 
 
 def keep_bytes(folder: Path, data: bytes) -> None:
@@ -2389,7 +2414,7 @@ def kept_bytes(agent: "MiniAgent", state: list[Any] | None) -> bytes | None:
     with contextlib.suppress(OSError, ValueError):
         name = str(state and state[0])
         with open_regular(agent.session_store.root.parent / "undo" / name) as file:
-            data = file.read()
+            data = file.read(FILE_BYTES + 1)
         return data if digest(data) == name else None
     return None
 
@@ -2416,7 +2441,9 @@ def undo_request(agent: "MiniAgent") -> str:
             with contextlib.suppress(OSError, ToolError):
                 agent.path(folder).rmdir()  # only if it is empty again
     ran = [
-        e["args"]["command"] for e in events[index:] if "exit_code" in e and not e.get("harmless")
+        e["args"].get("command")
+        for e in events[index:]
+        if "exit_code" in e and not e.get("harmless")
     ]
     said += [f"not covered: what `{text}` did" for text in ran]
     said.append(f"forgotten: {events[index]['content'][:60]!r}")
@@ -2455,9 +2482,10 @@ def session_diff(agent: "MiniAgent") -> str:
             first.setdefault(name, states["before"])
     lines = []
     for name, state in first.items():
-        path = agent.path(name)
-        after = read_bytes(agent.root, path) if path.is_file() else b""
-        lines += Change(path, name, kept_bytes(agent, state), after, "").diff()
+        with contextlib.suppress(ToolError):
+            path = agent.path(name)
+            after = read_bytes(agent.root, path) if path.is_file() else b""
+            lines += Change(path, name, kept_bytes(agent, state), after, "").diff()
     return "\n".join(lines)
 
 
@@ -3210,6 +3238,7 @@ class Screen:
         """Follow a model call: loading, reading, writing (with the pieces of the reply), done."""
         if phase == "done":
             self.quiet()
+            self.phase = ""
         elif phase != self.phase:
             if phase == "loading":
                 self.say(f"Loading {piece}; the first time this takes a while.", "dim")
@@ -3508,7 +3537,7 @@ def run_command(agent: MiniAgent, line: str) -> str | None:
         return f"There is no command {name}. {hint}"
     try:
         return COMMANDS[name](agent, argument.strip())
-    except RuntimeError as error:
+    except (RuntimeError, ToolError, OSError) as error:
         return str(error)
 
 

@@ -92,7 +92,7 @@ def make_project(folder: Path) -> Path:
 
 
 def step(number: int) -> str:
-    """One of six kinds of calls in turn: reads, searches, edits, commands; about 1,800 characters."""
+    """One of six kinds of calls in turn: reads, searches, edits, commands; some 1,800 characters."""
     path, turn = f"src/module_{number % 30:02}.py", number // 6
     old = f"    return left * {turn} + right\ndef task_{number % 30}_{turn + 1}("
     new = f"    return left * {turn} - right\ndef task_{number % 30}_{turn + 1}("
@@ -231,7 +231,7 @@ def measure_subagent() -> None:
 
 
 class Stopwatch(HTTPServer):
-    """The least server that the program takes for Ollama; notes when requests are in and answered."""
+    """The least that passes for Ollama; notes when requests are in and when they are answered."""
 
     def __init__(self, replies: Callable[[int], str]) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
@@ -408,9 +408,9 @@ def measure_harness(runs: int = 5) -> None:
         figures[name] = steps
     heads = ["milliseconds", *(f"step {at}" for at in AT), "slowest", "mean"]
     table(
-        "Time from the end of a reply to the next request, in a run of 400 reads of 2 kB each, saving"
-        f"\nincluded, less the {read:.2f} ms of the read itself. Over HTTP it is seen from the server:"
-        "\nit holds connecting, sending and the stream's decoding too, and is what a user waits for.",
+        "Time from the end of a reply to the next request, in a run of 400 reads of 2 kB each,"
+        f"\nsaving included, less the {read:.2f} ms of the read itself. Over HTTP it is seen from the"
+        "\nserver: it holds connecting, sending and decoding too, and is what a user waits for.",
         heads, rows,
     )  # fmt: skip
     first, _, last = figures["the program, over HTTP"]
@@ -511,8 +511,8 @@ def measure_start(runs: int = 15) -> None:
     heads = ["milliseconds", "gits", "bare python", "git", "script", "installed"]
     table(
         "From the start to the first prompt at the server, as a script (compiled at each start) and"
-        "\nas an installed command (bytecode cached); own: less `python -c pass` and the time that the"
-        "\nsame git commands take when run by themselves.",
+        "\nas an installed command (bytecode cached); own: less `python -c pass` and the time that"
+        "\nthe same git commands take when run by themselves.",
         [*heads, "own, script", "own, installed"], rows,
     )  # fmt: skip
     for label, *_, script, installed in rows[1:]:

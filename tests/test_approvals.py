@@ -193,6 +193,7 @@ def test_the_question_shows_where_a_link_leads(plain: Path, agent: Agent) -> Non
 # Nothing raw reaches the terminal
 
 
+@posix
 def test_nothing_that_the_model_or_a_file_says_reaches_the_output_raw(
     plain: Path, server: OllamaServer, agent: Agent
 ) -> None:
@@ -374,6 +375,7 @@ def test_only_yes_allows_and_what_else_is_said_is_the_reason_for_the_model(
         assert said == "" if plain_no else mca.visible(answer.strip())[-3:] in mca.visible(said)
 
 
+@posix
 def test_always_counts_for_this_file_tool_or_exactly_this_command(
     plain: Path, server: OllamaServer, agent: Agent
 ) -> None:
@@ -399,6 +401,7 @@ def test_always_counts_for_this_file_tool_or_exactly_this_command(
     assert (plain / "c.txt").exists() and not (plain / "d.txt").exists()
 
 
+@posix
 def test_what_was_always_allowed_is_asked_again_by_the_next_program(
     plain: Path, agent: Agent
 ) -> None:

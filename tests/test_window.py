@@ -91,7 +91,7 @@ class CountingModel:
             self.check_newest(body)
 
     def check_newest(self, body: str) -> None:
-        """The request and the newest event are whole; at 70 % of the budget the event may not be."""
+        """Request and newest event are whole; above 70 % of the budget the event need not be."""
         agent, events = self.agent, self.agent.session["history"]
         at = max(index for index, event in enumerate(events) if event["role"] == "user")
         request, last = events[at], len(events) - 1
