@@ -39,7 +39,6 @@ import ctypes
 import difflib
 import errno
 import functools
-import hashlib
 import inspect
 import itertools
 import json
@@ -238,9 +237,7 @@ def git_facts(root: Path, repo: Path) -> dict[str, Any]:
         "branch": branch.removeprefix("## ").removeprefix("No commits yet on ").partition("...")[0],
         "status": clip("\n".join(changed) or "clean", 1200),
         "recent_commits": [visible(line)[:100] for line in log.splitlines()],
-        "ignored": frozenset(
-            path.removeprefix(below) for path in ignored if path.startswith(below)
-        ),
+        "ignored": frozenset(p.removeprefix(below) for p in ignored if p.startswith(below)),
     }
 
 
@@ -278,9 +275,8 @@ def folder_tree(folder: Path, ignored: frozenset[str], root: Path, depth: int) -
     for entry in entries[:12]:
         lines.append(visible(entry.name) + "/" * is_folder(entry) + "@" * entry.is_symlink())
         if is_folder(entry) and depth > 1 and len(lines) < 60:
-            lines += [
-                "  " + line for line in folder_tree(Path(entry.path), ignored, root, depth - 1)
-            ]
+            below = folder_tree(Path(entry.path), ignored, root, depth - 1)
+            lines += ["  " + line for line in below]
     return lines + [f"... {len(entries) - 12} more"] * (len(entries) > 12)
 
 
@@ -394,6 +390,7 @@ CONTROL = re.compile(
 )
 
 
+@functools.lru_cache(400)  # each prompt quotes the same events again
 def quote(text: str) -> str:
     """Return text in which no line poses as a part of the prompt: one blank goes before it."""
     return LABELS.sub(" ", text)
@@ -1200,10 +1197,7 @@ SYNONYMS = {
     "max_steps": "max_turns step_limit",
 }
 
-READ_CHARS, RESULT_CHARS = (
-    12_000,
-    4_000,
-)  # what enters the transcript; the rest is named as left out
+READ_CHARS, RESULT_CHARS = 12_000, 4_000  # what enters the transcript of a read, of other results
 FILE_BYTES = 8_000_000  # of a larger file no more than this is read, and it is not changed
 SEARCH_SECONDS = 5.0
 
@@ -1238,9 +1232,8 @@ def no_such_file(root: Path, path: Path) -> ToolError:
         folder = next(p for p in path.parents if p.is_dir())
         close = difflib.get_close_matches(path.name, sorted(os.listdir(folder))[:2000], 3, 0.5)
         close = [visible(shown_path(root, folder / name)) for name in close]
-    return ToolError(
-        f"{text}; " + (f"did you mean {', '.join(close)}?" if close else "try list_files")
-    )
+    hint = f"did you mean {', '.join(close)}?" if close else "list_files shows what is there"
+    return ToolError(f"{text}; {hint}")
 
 
 def read_bytes(root: Path, path: Path) -> bytes:
@@ -1251,9 +1244,7 @@ def read_bytes(root: Path, path: Path) -> bytes:
     except FileNotFoundError:
         raise no_such_file(root, path) from None
     except OSError as error:
-        what = (
-            "is a folder; use list_files" if path.is_dir() else error.strerror or "cannot be read"
-        )
+        what = "is a folder; use list_files" if path.is_dir() else error.strerror
         raise ToolError(f"{visible(shown_path(root, path))}: {what}") from None
 
 
@@ -1262,18 +1253,14 @@ def list_files(agent: "MiniAgent", path: Filled = ".") -> str:
     """List a folder: [D] folders, [F] files."""
     folder = agent.path(path)
     if not folder.is_dir():
-        raise (
-            ToolError(f"{path} is not a folder")
-            if folder.exists()
-            else no_such_file(agent.root, folder)
-        )
+        is_file = ToolError(f"{path} is not a folder")
+        raise is_file if folder.exists() else no_such_file(agent.root, folder)
     entries = folder_entries(folder, frozenset(), agent.root)
     lines = [
-        f"[{'FD'[is_folder(e)]}] {visible(e.name)}" + " (link)" * e.is_symlink() for e in entries
+        f"[{'FD'[is_folder(e)]}] {visible(e.name)}{' (link)' * e.is_symlink()}" for e in entries
     ]
-    return (
-        "\n".join(lines[:200] + [f"... {len(lines) - 200} more"] * (len(lines) > 200)) or "(empty)"
-    )
+    more = [f"... {len(lines) - 200} more"] if len(lines) > 200 else []
+    return "\n".join(lines[:200] + more) or "(empty)"
 
 
 @tool(example={"path": "src/app.py", "start": 1, "end": 120})
@@ -1300,10 +1287,10 @@ def read_file(
     facts = {"file": name, "digest": digest(data), "lines": [start, last]}
     if stands_above(agent.session, facts):
         return Result(f"unchanged since you read it above: {name}, lines {start} to {last}", facts)
-    shown += [f"[{len(lines) - last} more lines; go on with start={last + 1}]"] * (
-        last < len(lines)
-    )
-    shown += ["[only the first 8 MB of this file can be read]"] * (len(data) > FILE_BYTES)
+    if last < len(lines):
+        shown.append(f"[{len(lines) - last} more lines; go on with start={last + 1}]")
+    if len(data) > FILE_BYTES:
+        shown.append("[only the first 8 MB of this file can be read]")
     return Result("\n".join([f"# {name}, lines {start} to {last} of {len(lines)}", *shown]), facts)
 
 
@@ -1377,9 +1364,8 @@ def search(agent: "MiniAgent", pattern: Filled, path: Filled = ".") -> str:
                 if len(found) > 100 or time.monotonic() > deadline:
                     raise TimeoutError
     except TimeoutError:
-        stop = (
-            f"[stopped after {'100 matches' if len(found) > 100 else '5 seconds'}; narrow the path]"
-        )
+        why = "100 matches" if len(found) > 100 else f"{SEARCH_SECONDS:g} seconds"
+        stop = f"[stopped after {why}; search a smaller path]"
     return "\n".join((found[:100] or [f"no match for {pattern!r}{remark}"]) + [stop] * bool(stop))
 
 
@@ -1465,7 +1451,7 @@ def to_bytes(text: str) -> bytes:
     """Return the bytes of a file's text; raise ToolError if a character has none or is our mark."""
     if mark := CLIP_MARK.search(text):
         raise ToolError(
-            f"the text holds {mark[0]!r}, a mark for what you did not see; read that first"
+            f"the text holds {mark[0]!r}, a mark for what you did not see; read it first"
         )
     try:
         return text.encode("utf-8", "surrogateescape")
@@ -1603,9 +1589,12 @@ def stop_group(process: "subprocess.Popen[bytes]") -> None:
     else:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
+            try:
                 process.wait(0.3)
-            os.killpg(process.pid, signal.SIGKILL)
+            except subprocess.TimeoutExpired:
+                pass
+            finally:  # also when a second Ctrl-C comes in here
+                os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(2)
 
@@ -1627,16 +1616,15 @@ class Command:
     def perform(self, agent: "MiniAgent") -> Result:
         """Run it without our terminal and input; raise Interrupted at Ctrl-C, with what it said."""
         started, note = time.monotonic(), ""
-        env = {
-            k: v for k, v in os.environ.items() if k in agent.keep_env or not SECRET_NAME.search(k)
-        }
+        kept = [k for k in os.environ if k in agent.keep_env or not SECRET_NAME.search(k)]
+        env = plain_environment() if self.argv else {name: os.environ[name] for name in kept}
         group: dict[str, Any] = {"start_new_session": True}
         if os.name == "nt":
             group = {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
         with agent.confine(self) as prepare_child:
             process = subprocess.Popen(
                 self.argv or self.text, shell=not self.argv, cwd=self.cwd,
-                env=plain_environment() if self.argv else env, stdin=subprocess.DEVNULL,
+                env=env, stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=prepare_child, **group,
             )  # fmt: skip
         assert process.stdout is not None
@@ -2248,9 +2236,7 @@ def check_extras(fold: Any, undo: Any, count: int) -> None:
     for record in undo:
         sound &= type(record["request"]) is int and "".join(record["folders"]) is not None
         for states in record["files"].values():
-            sound &= states.keys() == {"before", "after"} and all(
-                map(is_file_state, states.values())
-            )
+            sound &= [*states] == ["before", "after"] and all(map(is_file_state, states.values()))
     if not sound:
         raise ValueError
 
@@ -2354,9 +2340,7 @@ class SessionStore:
         self.path(wanted)  # raises for what is no id
         matches = [name for name in self.ids() if name.startswith(wanted)]
         if len(matches) > 1 and wanted not in matches:
-            raise SessionError(
-                f"{visible(wanted)} begins {len(matches)} session ids; type more of it"
-            )
+            raise SessionError(f"{wanted} is the beginning of {len(matches)} ids; type more of it")
         return wanted if wanted in matches or not matches else matches[0]
 
 
@@ -2368,6 +2352,8 @@ UNDO_BYTES = 200_000_000
 
 def digest(data: bytes) -> str:
     """Return a name for these bytes, as good as the bytes themselves."""
+    import hashlib  # not at the top: it costs 3 ms at each start
+
     return hashlib.sha256(data).hexdigest()
 
 
@@ -2530,17 +2516,19 @@ NUM_BATCH = 256
 DEFAULT_HOST = "http://127.0.0.1:11434"
 
 
-@dataclass(frozen=True)
-class Completion:
+class Completion(str):
     """A model's reply and what the server said of it; counts are tokens, 0 where unknown."""
 
-    text: str
-    cut: bool = False  # it reached the limit of new tokens
-    lost: str = ""  # why there is no text although the model wrote some
-    prompt_tokens: int = 0
-    output_tokens: int = 0
-    prompt_seconds: float = 0.0
-    output_seconds: float = 0.0
+    cut = False  # it reached the limit of new tokens
+    lost = ""  # why there is no text although the model wrote some
+    prompt_tokens = output_tokens = 0
+    prompt_seconds = output_seconds = 0.0
+
+    def __new__(cls, text: str, **facts: Any) -> "Completion":
+        """Return the text with some of the facts above."""
+        made = super().__new__(cls, text)
+        vars(made).update(facts)
+        return made
 
 
 class ModelError(RuntimeError):
@@ -2718,9 +2706,8 @@ class OllamaModelClient:
             with self.call("/api/generate", body) as response:
                 return self.read(response)
         except Swallowed as fault:
-            return Completion(
-                fault.partial, lost=f"the server could not read your tool call ({fault})"
-            )
+            lost = f"the server could not read your tool call ({fault})"
+            return Completion(fault.partial, lost=lost)
         finally:
             self.watch("done", "")
 
@@ -2800,10 +2787,11 @@ def completion(text: str, final: dict[str, Any], thinking: bool) -> Completion:
     if not text.strip() and (thinking or count > 1):
         swallowed = "your reply was in a tool-call format that the server swallows"
         lost = "your reply held only thinking" if thinking else swallowed
-    cut, read = final.get("done_reason") == "length", int(final.get("prompt_eval_count") or 0)
     return Completion(
-        text, cut, lost, read, count,
-        (final.get("prompt_eval_duration") or 0) / 1e9, (final.get("eval_duration") or 0) / 1e9,
+        text, lost=lost, cut=final.get("done_reason") == "length",
+        prompt_tokens=int(final.get("prompt_eval_count") or 0), output_tokens=count,
+        prompt_seconds=(final.get("prompt_eval_duration") or 0) / 1e9,
+        output_seconds=(final.get("eval_duration") or 0) / 1e9,
     )  # fmt: skip
 
 
@@ -2871,7 +2859,7 @@ class Run:
     def done(self) -> str:
         """Return what was changed and run, in one line."""
         parts = [
-            f"changed {visible(n)} (+{plus} -{minus})" for n, (plus, minus) in self.files.items()
+            f"changed {visible(n)} (+{more} -{less})" for n, (more, less) in self.files.items()
         ]
         parts += [f"ran {visible(text)[:60]} (exit {code})" for text, code in self.commands]
         return "; ".join(parts) or "nothing changed"
@@ -2922,10 +2910,8 @@ def refuse_repetition(events: Sequence[Event], tool: Tool, args: dict[str, Any])
 def read_reply(done: Completion) -> "Reply":
     """Return what a completion means, control tokens restored (chapter 2)."""
     if done.lost:
-        return Malformed(
-            f"{done.lost}. Send one <tool>...</tool> call or one <final> answer as text."
-        )
-    match parse(done.text, done.cut):
+        return Malformed(f"{done.lost}. {FORM}")
+    match parse(str(done), done.cut):
         case Call(name, args, note):
             plain = {k: restore(v) if isinstance(v, str) else v for k, v in args.items()}
             return Call(name, plain, note)
@@ -3017,9 +3003,7 @@ class MiniAgent:
             self.prefix = build_prefix(TOOLS.values(), snapshot)
         fold = fold or Fold(**self.session["fold"])
         events, left = self.session["history"], self.max_steps - self.run.steps
-        hint = (
-            f"{left} tool calls left" if left > 0 else "no tool calls left: answer now with <final>"
-        )
+        hint = f"{left} tool calls left" if left > 0 else "no calls left: answer now with <final>"
         hint = "plan mode: change nothing, answer with a plan; " * self.plan + hint
         tail = build_tail(user_message, "read-only, no delegation; " * self.read_only + hint)
         memory = memory_text(memory_of(events[: fold.at]))
@@ -3113,8 +3097,8 @@ class MiniAgent:
 
     def remind(self, done: Completion, why: str) -> None:
         """Keep an unusable reply as the model wrote it and tell the model how to do better."""
-        if done.text:
-            text = clip(done.text, RESULT_CHARS)
+        if done:
+            text = clip(str(done), RESULT_CHARS)
             self.record({"role": "assistant", "content": text, "unreadable": True})
         self.record({"role": "notice", "content": why})
         self.tell("notice", why)
@@ -3168,9 +3152,9 @@ class MiniAgent:
 
 def attach_files(agent: MiniAgent, request: str) -> None:
     """Record a read for each `@path` in the human's request that names a file; it is no step."""
-    for name in (
-        re.findall(r"(?<!\S)@([^\s@]+?)[.,;:!?)]*(?!\S)", request) if not agent.depth else ()
-    ):
+    if agent.depth:
+        return
+    for name in re.findall(r"(?<!\S)@([^\s@]+?)[.,;:!?)]*(?!\S)", request):
         with contextlib.suppress(ToolError):
             if agent.path(name).is_file():
                 agent.record(agent.perform(Call("read_file", {"path": name})))
@@ -3213,6 +3197,7 @@ class Screen:
         self.ticker: threading.Thread | None = None
         self.stopped = threading.Event()
         self.phase, self.since, self.tokens, self.reply, self.streamed = "", 0.0, 0, "", ""
+        self.drawn = False
 
     def paint(self, text: str, style: str) -> str:
         """Return the text in a style of `STYLES`, or as it is where there are no colours."""
@@ -3228,7 +3213,7 @@ class Screen:
         indent = "  " * kind.count("subagent ")
         kind = kind.replace("subagent ", "")
         if kind == "call":
-            self.start(f"running {what}")
+            self.start(f"running {what}", moves=False)
         elif kind == "result":
             self.say(indent + brief(what), "red" * what["content"].startswith("error: "))
         else:
@@ -3268,25 +3253,34 @@ class Screen:
         self.streamed = ""
         print(again + visible(rest, "\n\t"), flush=True)
 
-    def start(self, phase: str) -> None:
-        """Begin a phase of the live line; a small thread draws it and does nothing else."""
+    def start(self, phase: str, moves: bool = True) -> None:
+        """Begin a phase of the live line; a small thread redraws it and does nothing else.
+
+        While a tool runs it stands still: starting a program beside a thread can hang.
+        """
         self.quiet()
         self.phase, self.since, self.tokens = phase, time.monotonic(), 0
-        if self.color and not self.streamed:
+        self.drawn = self.color and not self.streamed
+        if self.drawn and moves:
             self.stopped.clear()
-            self.ticker = threading.Thread(target=self.draw, daemon=True)
+            self.ticker = threading.Thread(target=self.redraw, daemon=True)
             self.ticker.start()
+        elif self.drawn:
+            self.draw()
+
+    def redraw(self) -> None:
+        """Draw the live line until it is stopped."""
+        while not self.stopped.wait(0.2):
+            self.draw()
 
     def draw(self) -> None:
-        """Redraw the live line until it is stopped."""
-        names = {"reading": "reading the prompt"}
-        while not self.stopped.wait(0.2):
-            seconds = time.monotonic() - self.since
-            rate = f", {self.tokens} tokens, {self.tokens / seconds:.1f}/s" if self.tokens else ""
-            columns = shutil.get_terminal_size().columns - 1
-            text = shorten(f"{names.get(self.phase, self.phase)} {seconds:.0f} s{rate}", columns)
-            sys.stderr.write(f"\r\x1b[K{self.paint(text, 'dim')}")
-            sys.stderr.flush()
+        """Draw the live line: what goes on, for how long, how fast."""
+        seconds = time.monotonic() - self.since
+        rate = f", {self.tokens} tokens, {self.tokens / seconds:.1f}/s" if self.tokens else ""
+        name = {"reading": "reading the prompt"}.get(self.phase, self.phase)
+        text = shorten(f"{name} {seconds:.0f} s{rate}", shutil.get_terminal_size().columns - 1)
+        sys.stderr.write(f"\r\x1b[K{self.paint(text, 'dim')}")
+        sys.stderr.flush()
 
     def quiet(self) -> None:
         """Take the live line away; afterwards anything may be printed."""
@@ -3294,8 +3288,10 @@ class Screen:
             self.stopped.set()
             self.ticker.join()
             self.ticker = None
+        if self.drawn:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
+        self.drawn = False
 
     def ask(self, name: str, preview: str) -> str:
         """Show what a call would do and return the human's answer; end of input is a no."""

@@ -92,7 +92,7 @@ def make_project(folder: Path) -> Path:
 
 
 def step(number: int) -> str:
-    """One of six kinds of calls in turn: reads, searches, edits, commands; some 1,800 characters."""
+    """One of six kinds of calls in turn: reads, searches, edits, commands; 1,800 characters."""
     path, turn = f"src/module_{number % 30:02}.py", number // 6
     old = f"    return left * {turn} + right\ndef task_{number % 30}_{turn + 1}("
     new = f"    return left * {turn} - right\ndef task_{number % 30}_{turn + 1}("
@@ -409,7 +409,7 @@ def measure_harness(runs: int = 5) -> None:
     heads = ["milliseconds", *(f"step {at}" for at in AT), "slowest", "mean"]
     table(
         "Time from the end of a reply to the next request, in a run of 400 reads of 2 kB each,"
-        f"\nsaving included, less the {read:.2f} ms of the read itself. Over HTTP it is seen from the"
+        f"\nsaving included, less the {read:.2f} ms of the read itself. Over HTTP it is seen at the"
         "\nserver: it holds connecting, sending and decoding too, and is what a user waits for.",
         heads, rows,
     )  # fmt: skip

@@ -492,7 +492,8 @@ def test_a_call_that_cannot_work_bothers_nobody(
 ) -> None:
     (plain / "data.bin").write_bytes(b"\0" * 20)
     replies = [
-        call("run_shell"), shell(""), shell("   "), shell("echo \0"), call("run_shell", command=["ls"]),
+        call("run_shell"), shell(""), shell("   "), shell("echo \0"), shell("echo \ud800"),
+        call("run_shell", command=["ls"]),
         call("run_shell", command="touch marker", timeout="soon"),
         call("run_shell", command="touch marker", timeout=10**9),
         call("run_shell", command="touch marker", sudo=True),

@@ -249,6 +249,27 @@ def test_ctrl_c_while_a_command_runs_stops_its_group_and_keeps_its_output(
     assert "begun" in server.prompts[1] and "interrupted by the user" in server.prompts[1]
 
 
+def test_a_second_ctrl_c_while_a_command_is_being_stopped_leaves_nothing_running(
+    root: Path, server: OllamaServer, terminal: OpenTerminal
+) -> None:
+    wait = "while :; do sleep 100 & wait; done"
+    command = f"trap 'touch asked' TERM; echo $$ > pids; touch started; {wait}"
+    server.script([shell(command, timeout=100), DONE])
+    with terminal("--cwd", root, "--host", server.url, "--approval", "auto") as term:
+        term.expect("> ")
+        term.line("go")
+        until((root / "started").exists, "the command has not started")
+        term.ctrl_c()
+        until((root / "asked").exists, "the command was not asked to stop")
+        term.send("\x03")
+        term.expect("interrupted")
+        term.expect("> ")
+        all_gone(root)
+        term.line("and now?")
+        term.expect("all said")
+    assert "interrupted by the user" in server.prompts[1]
+
+
 def test_ctrl_c_ends_a_one_shot_run_with_130_and_saves_what_happened(
     root: Path, server: OllamaServer, terminal: OpenTerminal
 ) -> None:

@@ -200,6 +200,53 @@ def test_a_file_that_changed_since_is_left_alone_and_named(root: Path, local: An
     ]
 
 
+SWAPS = [
+    "mkdir {}",
+    "ln -s missing.txt {}",
+    "ln -s README.md {}",
+    "ln -s ../out/secret.txt {}",
+    "mkfifo {}",
+]
+
+
+@posix
+@pytest.mark.parametrize("name", ["calc.py", "new.txt"])
+@pytest.mark.parametrize("swap", SWAPS)
+def test_what_a_command_put_in_place_of_a_file_makes_way_or_is_left_alone_and_named(
+    tmp_path: Path, root: Path, local: Any, swap: str, name: str
+) -> None:
+    (tmp_path / "out").mkdir()
+    first = tree(tmp_path)
+    local.model_client = mca.FakeModelClient(
+        [write(name), shell(f"rm {name}; {swap.format(name)}"), DONE]
+    )
+    local.ask("go")
+    before = tree(tmp_path)
+    said = mca.run_command(local, "/undo") or ""
+    assert tree(tmp_path) == (before if f"left alone: {name}" in said else first)
+
+
+@linux
+def test_a_file_that_cannot_be_put_back_is_named(
+    root: Path, server: OllamaServer, spawn: Spawn
+) -> None:
+    server.script([write("pkg/util.py"), write("calc.py"), DONE])
+    argv = [sys.executable, "-c", NO_ROOT, sys.executable, PROGRAM]
+    flags = ("--cwd", root, "--host", server.url, "--approval", "auto")
+    process = spawn(*flags, stdin=subprocess.PIPE, argv=argv)
+    assert process.stdin and process.stdout
+    process.stdin.write(b"go\n")
+    process.stdin.flush()
+    if not process.stdout.readline():
+        pytest.skip("root cannot be stopped from writing here")
+    (root / "pkg").chmod(0o555)
+    out, _ = process.communicate(b"/undo\n", timeout=10)
+    (root / "pkg").chmod(0o755)
+    assert re.search(rb"left alone: pkg/util.py.*Permission denied", out)
+    assert b"put back: calc.py" in out
+    assert process.returncode == 0 and (root / "pkg" / "util.py").read_text() == "x\n"
+
+
 def test_a_humans_edit_between_two_requests_survives_both_undos(root: Path, local: Any) -> None:
     local.model_client = mca.FakeModelClient(
         [write("a.txt", "1\n"), DONE, patch("a.txt", "2", "3"), DONE]
