@@ -1343,30 +1343,35 @@ def matching_lines(root: Path, file: Path, regex: re.Pattern[str]) -> Iterator[s
                 yield f"{visible(shown_path(root, file))}:{number}: {line.rstrip()[:300]}"
 
 
+def compile_pattern(pattern: str, can_stop: bool) -> re.Pattern[str]:
+    """Return the regex; what is none, or could run for ever unstopped, is taken as plain text."""
+    with contextlib.suppress(re.error, OverflowError, RecursionError):
+        if can_stop or len(re.findall(r"[*+?{]", pattern)) < 2:
+            return re.compile(pattern)
+    return re.compile(re.escape(pattern))
+
+
 @tool(example={"pattern": "def main", "path": "."})
 def search(agent: "MiniAgent", pattern: Filled, path: Filled = ".") -> str:
     """Search files for a regular expression, line by line."""
-    top, remark = agent.path(path), ""
+    top = agent.path(path)
     if not top.exists():
         raise no_such_file(agent.root, top)
-    # On Windows and in threads there is no alarm: what could run for ever there is plain text.
-    alarm = hasattr(signal, "SIGALRM") and threading.current_thread() is threading.main_thread()
+    # There is no alarm on Windows, and none for a thread.
+    can_stop = hasattr(signal, "SIGALRM") and threading.current_thread() is threading.main_thread()
+    regex, deadline = compile_pattern(pattern, can_stop), time.monotonic() + SEARCH_SECONDS
+    lines: list[str] = []
     try:
-        regex = re.compile(pattern if alarm or len(re.findall(r"[*+?{]", pattern)) < 2 else "[")
-    except (re.error, OverflowError, RecursionError):
-        regex, remark = re.compile(re.escape(pattern)), " as plain text"
-    found: list[str] = []
-    stop, deadline = "", time.monotonic() + SEARCH_SECONDS
-    try:
-        with time_limit(SEARCH_SECONDS) if alarm else contextlib.nullcontext():
+        with time_limit(SEARCH_SECONDS) if can_stop else contextlib.nullcontext():
             for file in walk_files(agent, top) if top.is_dir() else [top]:
-                found += itertools.islice(matching_lines(agent.root, file, regex), 101 - len(found))
-                if len(found) > 100 or time.monotonic() > deadline:
+                lines += itertools.islice(matching_lines(agent.root, file, regex), 101 - len(lines))
+                if len(lines) > 100 or time.monotonic() > deadline:
                     raise TimeoutError
     except TimeoutError:
-        why = "100 matches" if len(found) > 100 else f"{SEARCH_SECONDS:g} seconds"
-        stop = f"[stopped after {why}; search a smaller path]"
-    return "\n".join((found[:100] or [f"no match for {pattern!r}{remark}"]) + [stop] * bool(stop))
+        why = "100 matches" if len(lines) > 100 else f"{SEARCH_SECONDS:g} seconds"
+        lines[100:] = [f"[stopped after {why}; search a smaller path]"]
+    as_text = "" if regex.pattern == pattern else " as plain text"
+    return "\n".join(lines) or f"no match for {pattern!r}{as_text}"
 
 
 # Changing files. What is no UTF-8 is kept as lone surrogates ("surrogateescape"), so that a patch
@@ -1529,15 +1534,22 @@ def missed_patch(path: str, text: str, old: str, spots: list[int]) -> str:
         return f"old_text not found in {path}, and nothing like it; read the file again"
     first = max(stripped.index(close[0]) - anchor, 0)
     region = lines[first : first + len(wanted)]
-    differ = [(a, b) for a, b in zip(wanted, region, strict=False) if a != b] or [(wanted[-1], "")]
-    what = "here"
-    if "".join(wanted).split() == "".join(region).split():
-        what = "only in blanks or indentation; copy them exactly"
-    if [line.rstrip() for line in wanted] == [line.rstrip() for line in region]:
-        what = "only in blanks or line ends after the text; copy them exactly"
-    pair = f"you wrote {differ[0][0][:200]!r}, the file has {differ[0][1][:200]!r}"
     numbered = "\n".join(f"{n:>4}: {line[:300]}" for n, line in enumerate(region[:40], first + 1))
-    return f"old_text not found in {path}. The nearest lines differ {what}: {pair}\n{numbered}"
+    return (
+        f"old_text not found in {path}. The nearest lines {difference(wanted, region)}\n{numbered}"
+    )
+
+
+def difference(wanted: list[str], region: list[str]) -> str:
+    """Return how the lines of a file differ from the wanted ones, with the first pair that does."""
+    if [line.rstrip() for line in wanted] == [line.rstrip() for line in region]:
+        what = "differ only in blanks or line ends after the text; copy them exactly"
+    elif "".join(wanted).split() == "".join(region).split():
+        what = "differ only in blanks or indentation; copy them exactly"
+    else:
+        what = "differ"
+    pairs = [pair for pair in zip(wanted, region) if pair[0] != pair[1]] or [(wanted[-1], "")]
+    return f"{what}: you wrote {pairs[0][0][:200]!r}, the file has {pairs[0][1][:200]!r}"
 
 
 # Running commands. A command is stopped as a whole: the shell, what it started, and what that
@@ -1613,20 +1625,23 @@ class Command:
         lines = [f"  {visible(line)}" for line in self.text.split("\n")]
         return "\n".join([*lines, f"  in {visible(str(self.cwd))}, at most {self.timeout} s"])
 
-    def perform(self, agent: "MiniAgent") -> Result:
-        """Run it without our terminal and input; raise Interrupted at Ctrl-C, with what it said."""
-        started, note = time.monotonic(), ""
+    def start(self, agent: "MiniAgent") -> "subprocess.Popen[bytes]":
+        """Start it in a session of its own: no terminal, no input, no secrets, confined."""
         kept = [k for k in os.environ if k in agent.keep_env or not SECRET_NAME.search(k)]
         env = plain_environment() if self.argv else {name: os.environ[name] for name in kept}
-        group: dict[str, Any] = {"start_new_session": True}
+        own_group: dict[str, Any] = {"start_new_session": True}
         if os.name == "nt":
-            group = {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
-        with agent.confine(self) as prepare_child:
-            process = subprocess.Popen(
-                self.argv or self.text, shell=not self.argv, cwd=self.cwd,
-                env=env, stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=prepare_child, **group,
+            own_group = {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
+        with agent.confine(self) if agent.confine else contextlib.nullcontext() as prepare_child:
+            return subprocess.Popen(
+                self.argv or self.text, shell=not self.argv, cwd=self.cwd, env=env,
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                preexec_fn=prepare_child, **own_group,
             )  # fmt: skip
+
+    def perform(self, agent: "MiniAgent") -> Result:
+        """Run it to its end or its timeout; raise Interrupted at Ctrl-C, with what it had said."""
+        started, note, process = time.monotonic(), "", self.start(agent)
         assert process.stdout is not None
         output = Capture(process.stdout)
         try:
@@ -1644,7 +1659,7 @@ class Command:
             raise Interrupted(note + output.text())
         seconds = round(time.monotonic() - started, 1)
         head = note or f"exit_code: {code} ({seconds} s)\n"
-        if code and prepare_child and DENIED.search(output.text()):
+        if code and agent.confine and DENIED.search(output.text()):
             head += "[writing outside of the workspace is confined: --allow-write, --sandbox]\n"
         facts = {"exit_code": code, "seconds": seconds, "harmless": self.argv is not None}
         return Result(head + (output.text() or "(no output)"), facts)
@@ -2942,7 +2957,7 @@ class MiniAgent:
     plan: bool = False  # look, don't touch, until the human turns it off
     ask_human: Callable[[str, str], str] | None = None  # tool and preview -> the answer
     tell: Callable[[str, Any], None] = lambda kind, what: None  # for the terminal
-    confine: Callable[[Command], Any] = lambda command: contextlib.nullcontext()
+    confine: Callable[[Command], Any] | None = None  # a context manager for `preexec_fn`
     keep_env: Sequence[str] = ()
     window: Window = field(default_factory=Window)
 
@@ -3331,7 +3346,7 @@ def brief(event: Event) -> str:
         noun = {"list_files": "entries", "search": "matches"}.get(event["name"], "lines")
         result = f"{text.count(chr(10)) + 1} {noun}" if "\n" in text else text
     columns = max(shutil.get_terminal_size().columns - 1, 40)
-    head = f"- {event['name']} {shorten(visible(str(main)), columns // 2)}: "
+    head = f"- {event['name']} {shorten(visible(str(main)), columns // 2)}".rstrip() + ": "
     return head + shorten(visible(result), max(columns - width(head), 20))
 
 
@@ -4018,6 +4033,8 @@ def choose_sandbox(mode: str, allow_write: Sequence[str]) -> Any:
         raise SessionError("--sandbox on: this system has no Landlock (Linux 5.13 or newer has)")
     if not abi and mode == "auto":
         print("Commands are not confined here: no Landlock (--sandbox).", file=sys.stderr)
+    if not abi:
+        return None
     import tempfile
 
     folders = [Path(tempfile.gettempdir()), *map(Path, allow_write)]

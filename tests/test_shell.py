@@ -234,7 +234,7 @@ def test_ctrl_c_while_the_model_works_cancels_the_generation_and_brings_the_prom
 def test_ctrl_c_while_a_command_runs_stops_its_group_and_keeps_its_output(
     root: Path, server: OllamaServer, terminal: OpenTerminal
 ) -> None:
-    command = "echo begun; (trap '' TERM; sleep 100) & echo $! $$ > pids; touch started; wait"
+    command = "printf be%s gun; (trap '' TERM; sleep 100) & echo $! $$ > pids; touch started; wait"
     server.script([shell(command, timeout=100), DONE])
     with terminal("--cwd", root, "--host", server.url, "--approval", "auto") as term:
         term.expect("> ")
@@ -273,7 +273,7 @@ def test_a_second_ctrl_c_while_a_command_is_being_stopped_leaves_nothing_running
 def test_ctrl_c_ends_a_one_shot_run_with_130_and_saves_what_happened(
     root: Path, server: OllamaServer, terminal: OpenTerminal
 ) -> None:
-    server.script([shell("echo begun; echo $$ > pids; touch started; sleep 100", timeout=100)])
+    server.script([shell("printf be%s gun; echo $$ > pids; touch started; sleep 100", timeout=100)])
     with terminal(
         *("--cwd", root, "--host", server.url, "--approval", "auto", "the only request")
     ) as term:
