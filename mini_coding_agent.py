@@ -1668,8 +1668,8 @@ class Command:
 @tool(risky=True, example={"command": "python -m unittest -q", "timeout": 60})
 def run_shell(agent: "MiniAgent", command: Filled, timeout: Seconds = 20) -> Plan:
     """Run a shell command in the workspace; timeout in seconds."""
-    if "\0" in command:
-        raise ToolError("a command cannot hold a NUL byte")
+    if "\0" in command or SURROGATE.search(command):
+        raise ToolError("a command cannot hold a NUL byte or half of a surrogate pair")
     argv = read_only_argv(command, agent.root)
     return Command(command, min(timeout, 20) if argv else timeout, agent.root, argv)
 
@@ -2460,7 +2460,7 @@ def restore_file(agent: "MiniAgent", name: str, before: Any, after: Any) -> str:
     """Put one file back as it was, unless it changed since; return a line about it."""
     try:
         path, data = agent.path(name), kept_bytes(agent, before)
-        if file_state(path) != after:
+        if path != agent.root / name or file_state(path) != after:
             return f"left alone: {name} changed since"
         if before is None:
             path.unlink(missing_ok=True)
@@ -2472,7 +2472,7 @@ def restore_file(agent: "MiniAgent", name: str, before: Any, after: Any) -> str:
         os.chmod(path, before[1])
         return f"put back: {name}"
     except (ToolError, OSError) as error:
-        return f"left alone: {name}: {error}"
+        return f"left alone: {name}: {getattr(error, 'strerror', None) or error}"
 
 
 def session_diff(agent: "MiniAgent") -> str:

@@ -85,6 +85,10 @@ def say(tty: Terminal, text: str) -> str:
     return tty.expect(PROMPT)
 
 
+def list_sessions(repo: Path) -> list[Path]:
+    return [*(repo / ".mini-coding-agent" / "sessions").glob("*.json")]
+
+
 def events(repo: Path) -> list[dict[str, Any]]:
     """The events of the session written last."""
     found = sorted(
@@ -122,10 +126,6 @@ def test_up_arrow_brings_the_last_line_of_an_earlier_program(talk: Talk, repo: P
     assert tty.wait() == 0
     say(talk(), UP + UP)
     assert requests(repo) == ["the first thing"] and len(list_sessions(repo)) == 2
-
-
-def list_sessions(repo: Path) -> list[Path]:
-    return [*(repo / ".mini-coding-agent" / "sessions").glob("*.json")]
 
 
 @keys
@@ -693,7 +693,7 @@ def test_a_resize_while_it_works_fits_the_live_line_and_the_next_prompt(
     assert not re.search(r"(?m)^readi", tty.screen(history=True))
     tty.resize(24, 60)
     tty.line("a line that is longer than any window which had only eighteen columns")
-    tty.expect("\ndone\n")
+    tty.expect(re.compile(r"[\r\n]done\n"))
     tty.expect(PROMPT)
     assert requests(repo)[-1].endswith("eighteen columns")
 
