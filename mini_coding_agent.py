@@ -2547,21 +2547,16 @@ class Completion(str):
 
 
 class ModelError(RuntimeError):
-    """A model call that failed; the text is one sentence or two for the human.
+    """A model call that failed; the text is one sentence or two for the human."""
 
-    `transient` faults are worth one more try; `partial` is what had come by then; `overflow` holds
-    the tokens of a prompt that was too long and those of the window.
-    """
+    transient = False  # worth one more try
+    status = 0  # the HTTP status, if there was one
+    partial = ""  # what had come by then
+    overflow = (0, 0)  # tokens of a prompt that was too long, and of the window
 
-    def __init__(
-        self,
-        text: str,
-        transient: bool = False,
-        partial: str = "",
-        overflow: Sequence[int] = (0, 0),
-    ) -> None:
+    def __init__(self, text: str, **facts: Any) -> None:
         super().__init__(text)
-        self.transient, self.partial, self.overflow = transient, partial, overflow
+        vars(self).update(facts)
 
 
 class Swallowed(ModelError):
@@ -2694,19 +2689,30 @@ class OllamaModelClient:
         found = self.query(path).get("models") or []
         return {str(model.get("name")): model for model in found if isinstance(model, dict)}
 
+    def find(self, path: str) -> dict[str, Any]:
+        """Return what a list of models says of ours; empty if nothing, or if there is no list."""
+        try:
+            models = self.models(path)
+        except ModelError as fault:
+            if fault.status:
+                return {}  # whatever is wrong, /api/generate will say it better
+            raise
+        return models.get(self.model) or models.get(f"{self.model}:latest") or {}
+
     def prepare(self) -> int:
         """Return the window in tokens: what was asked for, but no more than the model can.
 
         The first time it also says whether the model must be loaded, which takes a while.
         """
         if self.model not in self.windows:
-            about = self.query("/api/show", {"model": self.model}).get("model_info") or {}
-            most = about.get(f"{about.get('general.architecture')}.context_length")
-            most = most if isinstance(most, int) and most > 0 else self.num_ctx
-            names = self.models("/api/ps")
-            if self.model not in names and f"{self.model}:latest" not in names:
+            known = self.find("/api/tags")
+            most = (known.get("details") or {}).get("context_length")
+            if known and not most:  # servers before 0.30 have it here
+                about = self.query("/api/show", {"model": self.model}).get("model_info") or {}
+                most = about.get(f"{about.get('general.architecture')}.context_length")
+            if known and not self.find("/api/ps"):
                 self.watch("loading", self.model)
-            self.windows[self.model] = min(self.num_ctx, most)
+            self.windows[self.model] = min(self.num_ctx, int(most or self.num_ctx))
         return self.windows[self.model]
 
     def complete(self, prompt: str, max_new_tokens: int) -> Completion:
@@ -2750,7 +2756,8 @@ class OllamaModelClient:
         except (OSError, HTTPException) as problem:
             if not is_complete:
                 fault = self.fault(0, problem)
-                raise ModelError(str(fault), fault.transient, text) from None
+                fault.partial = text
+                raise fault from None
         except ModelError as fault:
             fault.partial = text
             raise
@@ -2789,7 +2796,8 @@ class OllamaModelClient:
         with contextlib.suppress(ModelError):
             models = ", ".join([*self.models()][:12]) or "none" if "{models}" in words else ""
         facts = {"host": self.host, "model": self.model, "timeout": self.timeout, "models": models}
-        return ModelError(visible(words.format(fault=text[:300], **facts)), transient)
+        sentence = visible(words.format(fault=text[:300], **facts))
+        return ModelError(sentence, transient=transient, status=status)
 
 
 def completion(text: str, final: dict[str, Any], thinking: bool) -> Completion:

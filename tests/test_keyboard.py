@@ -180,9 +180,10 @@ def test_empty_lines_and_answers_to_questions_are_no_history(
 @keys
 def test_tab_completes_a_command_and_shows_those_that_fit(talk: Talk) -> None:
     tty = talk()
-    assert "What fills" in say(tty, "/hel\t") or "List the commands" in tty.plain
+    assert "List the commands" in say(tty, "/hel\t")
     tty.send("/res\t\t")
-    assert "/resume" in tty.expect("/reset") + tty.expect(re.compile(r"/res$|/resume"))
+    tty.expect("/reset")
+    tty.expect("/resume")
 
 
 @keys

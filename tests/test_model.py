@@ -478,13 +478,20 @@ def test_a_proxy_is_asked_for_a_server_elsewhere(agent: Agent) -> None:
 
 @pytest.mark.parametrize(
     ("path", "status"),
-    [("/api/generate", 302), ("/api/generate", 307), ("/api/generate", 308), ("/api/show", 301)],
+    [("/api/generate", 302), ("/api/generate", 307), ("/api/generate", 308), ("/api/generate", 301)],
 )
 def test_a_redirect_is_never_followed(agent: Agent, path: str, status: int) -> None:
     with OllamaServer() as other:
         agent.server.faults[path] = Reply(redirect=other.url + path, status=status)
         failed(agent(), "--host")
         assert other.requests == [] and len(agent.server.generations) == 0
+
+
+def test_a_redirect_of_a_small_request_is_not_followed_and_does_no_harm(agent: Agent) -> None:
+    with OllamaServer() as other:
+        agent.server.faults["/api/tags"] = Reply(redirect=other.url + "/api/tags", status=301)
+        assert agent().code == 0
+        assert other.requests == []
 
 
 # The faults
