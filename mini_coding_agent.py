@@ -3032,10 +3032,10 @@ class MiniAgent:
         memory = memory_text(memory_of(events[: fold.at]))
         return build_prompt(self.prefix, memory, history_text(events, fold), tail)
 
-    def fit(self, request: str, budget: int) -> str:
+    def fit(self, request: str, budget: int, at_once: bool = False) -> str:
         """Return a prompt of at most `budget` tokens, folded if need be; raise WindowFull."""
         prompt, estimate = self.prompt(request), self.window.estimate
-        if estimate(prompt) <= budget:
+        if estimate(prompt) <= budget and not at_once:
             return prompt
         measure = lambda fold: estimate(self.prompt(request, fold))
         fold = make_fold(self.session["history"], measure, budget)
@@ -3197,7 +3197,7 @@ ANSWER = re.compile(r"\s*<final>\s*", re.IGNORECASE)
 def width(text: str) -> int:
     """Return the columns that a text takes on a terminal; wide characters take two."""
     wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
-    return len(text) + wide - sum(unicodedata.combining(char) > 0 for char in text)
+    return len(text) + wide - sum(unicodedata.category(char) in ("Mn", "Me") for char in text)
 
 
 def shorten(text: str, columns: int) -> str:
@@ -3244,14 +3244,14 @@ class Screen:
 
     def watch(self, phase: str, piece: str) -> None:
         """Follow a model call: loading, reading, writing (with the pieces of the reply), done."""
+        if phase == "reading":
+            self.reply = self.streamed = ""
+        if phase == "loading":
+            self.say(f"Loading {piece}; the first time this takes a while.", "dim")
         if phase == "done":
             self.quiet()
             self.phase = ""
-        elif phase != self.phase:
-            if phase == "loading":
-                self.say(f"Loading {piece}; the first time this takes a while.", "dim")
-            if phase == "reading":
-                self.reply = self.streamed = ""
+        elif phase != self.phase and (self.phase, phase) != ("loading", "reading"):
             self.start(phase)
         if phase == "writing":
             self.tokens, self.reply = self.tokens + 1, self.reply + piece
@@ -3353,9 +3353,10 @@ def brief(event: Event) -> str:
     else:
         noun = {"list_files": "entries", "search": "matches"}.get(event["name"], "lines")
         result = f"{text.count(chr(10)) + 1} {noun}" if "\n" in text else text
-    columns = max(shutil.get_terminal_size().columns - 1, 40)
-    head = f"- {event['name']} {shorten(visible(str(main)), columns // 2)}".rstrip() + ": "
-    return head + shorten(visible(result), max(columns - width(head), 20))
+    columns = max(shutil.get_terminal_size().columns, 40)
+    main = shorten(visible(str(main)), (columns - len(event["name"]) - 5) // 2)
+    head = f"- {visible(event['name'])[:20]} {main}".rstrip() + ": "
+    return head + shorten(visible(result), columns - width(head))
 
 
 def summary(run: Run) -> str:
@@ -3428,7 +3429,9 @@ def show_memory(agent: MiniAgent, argument: str) -> str:
 @command("/context")
 def show_context(agent: MiniAgent, argument: str) -> str:
     """Show what fills the window; `/context full` prints the next prompt."""
+    run, agent.run = agent.run, Run()  # the next request begins with all of its steps
     prompt, estimate = agent.prompt(agent.session["memory"]["task"]), agent.window.estimate
+    agent.run = run
     if argument == "full":
         return prompt
     tail = prompt[prompt.rfind("Current user request:") :]
@@ -3446,15 +3449,15 @@ def show_context(agent: MiniAgent, argument: str) -> str:
 
 @command("/compact")
 def fold_now(agent: MiniAgent, argument: str) -> str:
-    """Fold the transcript now, to half of the prompt's size."""
-    task = agent.session["memory"]["task"]
-    tokens = agent.window.estimate(agent.prompt(task))
-    try:
-        folded = agent.fit(task, tokens - 1)
-    except WindowFull:
+    """Fold the transcript now, to half of its size."""
+    task, estimate = agent.session["memory"]["task"], agent.window.estimate
+    tokens = estimate(agent.prompt(task))
+    if len(agent.session["history"]) < 2:
         return "There is nothing to fold."
+    # A fold goes down to half of its budget, and the prefix does not fold.
+    folded = agent.fit(task, tokens + estimate(agent.prefix), at_once=True)
     agent.save()
-    return f"Folded {tokens} tokens to {agent.window.estimate(folded)}."
+    return f"Folded {tokens} tokens to {estimate(folded)}."
 
 
 @command("/diff")
@@ -3609,6 +3612,8 @@ def set_up_keyboard() -> None:
         names = [name for name in COMMANDS if text.startswith("/") and name.startswith(text)]
         return names[state] if state < len(names) else None
 
+    if hasattr(readline, "set_auto_history"):
+        readline.set_auto_history(False)  # remember_line does it, and not for answers
     readline.set_completer(complete)
     readline.set_completer_delims(" ")
     is_libedit = "libedit" in (readline.__doc__ or "")
@@ -3616,11 +3621,14 @@ def set_up_keyboard() -> None:
 
 
 def remember_line(line: str) -> None:
-    """Add a typed line to the history that all sessions share."""
+    """Add a typed line to the history that all sessions share, unless it is the last one there."""
     with contextlib.suppress(ImportError, OSError, AttributeError):
         import readline
 
-        readline.append_history_file(1, HISTORY)
+        count = readline.get_current_history_length()
+        if line.strip() and (not count or line != readline.get_history_item(count)):
+            readline.add_history(line)
+            readline.append_history_file(1, HISTORY)
 
 
 def read_line(prompt: str = "") -> str:

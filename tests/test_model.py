@@ -478,7 +478,12 @@ def test_a_proxy_is_asked_for_a_server_elsewhere(agent: Agent) -> None:
 
 @pytest.mark.parametrize(
     ("path", "status"),
-    [("/api/generate", 302), ("/api/generate", 307), ("/api/generate", 308), ("/api/generate", 301)],
+    [
+        ("/api/generate", 302),
+        ("/api/generate", 307),
+        ("/api/generate", 308),
+        ("/api/generate", 301),
+    ],
 )
 def test_a_redirect_is_never_followed(agent: Agent, path: str, status: int) -> None:
     with OllamaServer() as other:

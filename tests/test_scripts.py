@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import json
-import os
 import re
 import signal
 import subprocess
@@ -98,7 +96,7 @@ def test_the_last_line_of_standard_error_sums_the_request_up(agent: Agent) -> No
     line = agent(replies, "--approval", "auto", "-p", "work").err.splitlines()[-1]
     for wanted in (
         r"^2 steps, \d+\.\d s, ", r"\d+ prompt tokens \(\d\d% reused\)", r"\d+ written \(20\.0/s\)",
-        r"changed new\.txt \(\+2 -0\)", r"ran .*SystemExit.* \(exit 3\)", "/undo",
+        r"changed new\.txt \(\+2 -0\)", r"ran .*python.* \(exit 3\)", "/undo",
     ):  # fmt: skip
         assert re.search(wanted, line), wanted
     assert "stopped" not in line
@@ -140,7 +138,7 @@ def test_a_pipe_may_be_slow_as_long_as_it_is_not_silent(
     spawn: Spawn, server: OllamaServer, repo: Path
 ) -> None:
     server.script([DONE])
-    code = "import time\nfor n in range(4): print('part', n, flush=True); time.sleep(0.7)"
+    code = "import time\nfor n in range(4): print('part', n, flush=True); time.sleep(0.6)"
     source = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert source.stdout
     with source, source.stdout as pipe:
@@ -574,5 +572,3 @@ def test_the_doctor_asks_with_the_options_of_the_loop(
     agent([DONE], "--num-ctx", "8192", "-p", "x")
     runner = [{**g.request.options, "num_predict": 0} for g in server.generations]
     assert all(options == runner[0] for options in runner) and server.reloads == 0
-    with contextlib.suppress(OSError):
-        assert not os.listdir(PROGRAM.parent / ".mini-coding-agent")
