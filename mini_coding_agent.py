@@ -1725,7 +1725,8 @@ def approve(agent: "MiniAgent", name: str, args: dict[str, Any], preview: str) -
     if key in agent.always:
         return
     if agent.ask_human is None:
-        raise Refused(f"approval denied for {name}: nobody can be asked; --approval auto allows it")
+        agent.tell("warning", f"Nobody can be asked about {name} here; --approval auto allows it.")
+        raise Refused(f"approval denied for {name}: nobody can be asked")
     answer = agent.ask_human(name, preview).strip()
     if answer.lower() in ("a", "always"):
         agent.always.add(key)
@@ -3082,15 +3083,17 @@ class MiniAgent:
             self.tell("warning", "The server cut the prompt without a word; folding it to fit.")
         raise WindowFull
 
-    def ask(self, user_message: str) -> str:
+    def ask(self, user_message: str, data: str = "") -> str:
         """Work on a request until it is answered or a limit ends it; return the answer.
 
-        Raise ModelError if the model fails, KeyboardInterrupt at Ctrl-C; both are recorded.
+        `data` belongs to the request, but nobody typed it, so it attaches nothing. Raise ModelError
+        if the model fails, KeyboardInterrupt at Ctrl-C; both are recorded.
         """
         run = self.run = Run()
         most_calls = max(3 * self.max_steps, self.max_steps + 4)
         try:
-            self.record({"role": "user", "content": clip(user_message, self.window.request_chars)})
+            whole = f"{user_message}\n\nStandard input:\n{data}" if data else user_message
+            self.record({"role": "user", "content": clip(whole, self.window.request_chars)})
             attach_files(self, user_message)
             while run.model_calls < most_calls and run.guarded < GUARD_LIMIT:
                 steps_left = run.steps < self.max_steps
@@ -3563,11 +3566,13 @@ def run_command(agent: MiniAgent, line: str) -> str | None:
         return str(error)
 
 
-def run_request(agent: MiniAgent, screen: Screen, request: str, output: str = "text") -> int:
+def run_request(
+    agent: MiniAgent, screen: Screen, request: str, output: str = "text", data: str = ""
+) -> int:
     """Work on one request, print the answer and the summary; return the exit code."""
     answer, code = "", 1
     try:
-        answer = agent.ask(request)
+        answer = agent.ask(request, data)
         code = 0 if agent.run.stop == "finished" else 3
     except RuntimeError as error:
         screen.say(str(error), "red")
@@ -3577,20 +3582,21 @@ def run_request(agent: MiniAgent, screen: Screen, request: str, output: str = "t
         code = 130
     screen.quiet()
     if output == "json":
-        run, names = agent.run, ("steps", "prompt_tokens", "output_tokens", "stop")
-        ran = [{"command": text, "exit_code": exit_code} for text, exit_code in run.commands]
-        facts = {
-            "answer": answer,
-            "exit_code": code,
-            "session": agent.session["id"],
-            "commands": ran,
-        }
-        facts |= {"files": list(run.files), "reused": round(run.reused, 3)}
-        print(json.dumps(facts | {name: getattr(run, name) for name in names}), flush=True)
+        print(report(agent.run, answer, code, agent.session["id"]), flush=True)
     elif code in (0, 3):
         screen.answer(answer)
     screen.say(summary(agent.run), "dim")
     return code
+
+
+def report(run: Run, answer: str, code: int, session_id: str = "") -> str:
+    """Return the JSON object of `--output json`."""
+    names = ("stop", "steps", "prompt_tokens", "output_tokens")
+    facts: dict[str, Any] = {"answer": answer, "exit_code": code, "session": session_id}
+    facts |= {name: getattr(run, name) for name in names}
+    facts |= {"files": list(run.files), "reused": round(run.reused, 3)}
+    facts["commands"] = [{"command": text, "exit_code": ended} for text, ended in run.commands]
+    return json.dumps(facts)
 
 
 HISTORY = Path("~/.mini_coding_agent_history").expanduser()
@@ -3781,9 +3787,11 @@ def end_politely(number: int, frame: Any) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError):
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+        with contextlib.suppress(AttributeError):  # odd bytes in, odd characters out
+            getattr(sys, name).reconfigure(errors="replace" if mode == "r" else "backslashreplace")
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), end_politely)
@@ -3798,7 +3806,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SessionError as error:
         screen.say(str(error), "red")
         if args.output == "json":
-            print(json.dumps({"answer": str(error), "stop": "usage", "exit_code": 2}))
+            print(report(Run(stop="usage"), str(error), 2))
         return 2
 
 
@@ -3814,9 +3822,7 @@ def start(args: argparse.Namespace, screen: Screen) -> int:
     if not request.strip() or sys.stdin.isatty():
         agent.ask_human = screen.ask
     if request.strip():
-        data = piped_data(screen)
-        request += f"\n\nStandard input:\n{data}" * bool(data)
-        return run_request(agent, screen, request, args.output)
+        return run_request(agent, screen, request, args.output, piped_data(screen))
     if sys.stdin.isatty():
         set_up_keyboard()
     print(build_welcome(agent, args.model, args.host), file=sys.stderr, flush=True)
@@ -3942,7 +3948,7 @@ def run_doctor(agent: MiniAgent) -> int:
         nonce = os.urandom(4).hex()  # so that nothing of this prompt is in the cache
         prompt = f"{nonce}\n{agent.prompt('List the files of this folder with one call.')}"
         first, second = client.complete(prompt, 16), client.complete(prompt, 1)
-        granted = client.models("/api/ps").get(client.model, {}).get("context_length", 0)
+        granted = client.find("/api/ps").get("context_length", 0)
         who = "by --num-ctx" if window == client.num_ctx else "the most that this model can"
         check(granted >= window, f"a window of {granted} tokens ({who})", "Update Ollama.")
         read = first.prompt_tokens / (first.prompt_seconds or 1)

@@ -238,7 +238,7 @@ def test_a_file_that_no_longer_parses_is_reported_with_line_and_reason(
     [
         ("a.py", "x = 1\n"), ("a.py", "import re\nre.compile('\\d')\n"), ("a.py", ""),
         ("a.json", "[1, 2]\n"), ("a.toml", "a = 1\n"), ("a.txt", "if x\n"), ("a.md", "```\n"),
-        ("a.py", "await x\n" * 0 + "# é\n"),
+        ("a.py", "# é\n"),
     ],
 )  # fmt: skip
 def test_a_file_that_parses_or_is_none_of_these_is_not_reported(
@@ -296,6 +296,13 @@ def test_a_result_that_the_model_made_up_is_not_kept(make: Make) -> None:
     agent = make(call("read_file", path="calc.py") + "\n[tool:read_file]\nsecret = 42\n" + DONE)
     assert agent.ask("work") == "done" and len(results(agent)) == 1
     assert "secret = 42" not in agent.model_client.prompts[1]
+
+
+@pytest.mark.parametrize("comment", ["// look around\n", "/* look around */ ", "# look around\n"])
+def test_a_comment_before_the_json_is_no_obstacle(make: Make, comment: str) -> None:
+    agent = make(f'<tool>\n{comment}{{"name": "list_files", "args": {{}}}}\n</tool>')
+    agent.ask("work")
+    assert len(results(agent)) == 1 and "[F] calc.py" in results(agent)[0]
 
 
 # The guard against repetition
@@ -479,8 +486,8 @@ def stories() -> dict[str, list[tuple[str, list[str]]]]:
             "<function=patch_file>\n<parameter=path>\nbinary_search.py\n</parameter>\n"
             f"<parameter=old_text>\n{OLD}\n</parameter>\n<parameter=new_text>\n{NEW}\n</parameter>\n"
             "</function>",
-            f"<tool>\n```json\n// check it\n"
-            f'{{"name": "run_shell", "args": {{"command": {raw}, "timeout": 60}}}}\n```\n</tool>',
+            "<tool>\n```json\n"
+            f'{{"name": "run_shell", "args": {{"command": {raw}, // again\n"timeout": 60}}}}\n```\n</tool>',
             "<FINAL>All three pass now.</FINAL>",
         ],
     ]  # fmt: skip
