@@ -1726,7 +1726,7 @@ def approve(agent: "MiniAgent", name: str, args: dict[str, Any], preview: str) -
         return
     if agent.ask_human is None:
         agent.tell("warning", f"Nobody can be asked about {name} here; --approval auto allows it.")
-        raise Refused(f"approval denied for {name}: nobody can be asked")
+        raise Refused(f"approval denied for {name}: nobody can be asked (see --approval)")
     answer = agent.ask_human(name, preview).strip()
     if answer.lower() in ("a", "always"):
         agent.always.add(key)
@@ -2885,7 +2885,8 @@ class Run:
         parts = [
             f"changed {visible(n)} (+{more} -{less})" for n, (more, less) in self.files.items()
         ]
-        parts += [f"ran {visible(text)[:60]} (exit {code})" for text, code in self.commands]
+        for text, code in self.commands:
+            parts.append(f"ran {visible(text)[:60]}{'...' * (len(text) > 60)} (exit {code})")
         return "; ".join(parts) or "nothing changed"
 
 
@@ -3477,8 +3478,8 @@ def take_back(agent: MiniAgent, argument: str) -> str:
 
 @command("/plan")
 def toggle_plan(agent: MiniAgent, argument: str) -> str:
-    """Look, don't touch: answer with a plan; again to go on."""
-    agent.plan = not agent.plan
+    """Look, don't touch, and answer with a plan; again to turn it off."""
+    agent.plan = argument == "on" or (argument != "off" and not agent.plan)
     return "Plan mode is on: nothing is changed." if agent.plan else "Plan mode is off."
 
 

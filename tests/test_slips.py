@@ -480,14 +480,15 @@ def stories() -> dict[str, list[tuple[str, list[str]]]]:
             "<final>It returns -1 now.</Final>",
         ],
         [
-            f"<write_file>\n<path>test_binary_search.py</path>\n<content>\n{TESTS}</content>\n"
+            f"<write_file>\n<path>test_binary_search.py</path>\n<content>\n{TESTS}\n</content>\n"
             "</write_file>",
             f'<tool>{{"name": "run_shell", "command": {raw}, "timeout": 60}}</tool>',
             "<function=patch_file>\n<parameter=path>\nbinary_search.py\n</parameter>\n"
             f"<parameter=old_text>\n{OLD}\n</parameter>\n<parameter=new_text>\n{NEW}\n</parameter>\n"
             "</function>",
             "<tool>\n```json\n"
-            f'{{"name": "run_shell", "args": {{"command": {raw}, // again\n"timeout": 60}}}}\n```\n</tool>',
+            f'{{"name": "run_shell", "args": {{"command": {raw}, // again\n"timeout": 60}}}}\n'
+            "```\n</tool>",
             "<FINAL>All three pass now.</FINAL>",
         ],
     ]  # fmt: skip
