@@ -59,7 +59,6 @@ import time
 import unicodedata
 import warnings
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -1739,139 +1738,86 @@ def approve(agent: "MiniAgent", name: str, args: dict[str, Any], preview: str) -
 #
 # Someone who is asked about every `ls` soon says yes to everything. So a command that plainly only
 # reads is not asked about, and "plainly" is meant: plain words, a program in the table below, every
-# option in its row, every path inside the workspace. A list of dangerous commands would fail, since
-# there is always one more spelling; here an unknown spelling costs one question. The words are then
-# executed without a shell, so that nobody reads them differently after us.
+# option in its row, and no other word that could be a path to elsewhere, whatever it is meant as. A
+# list of dangerous commands would fail, since there is always one more spelling; here an unknown
+# spelling costs one question. The words are then executed without a shell, so that nobody reads
+# them differently after us.
 #
-#     names | options and operands        more names share a row; an indented line goes on with it
+#     names | what may follow, in any order and number     an indented line goes on with its row
 #
-#     -[al] --all      options without a value; -la is -l -a     -5       any number: head -20
-#     -U=NUMBER        value attached only: -U3, --color=auto    -- PATHS a lone -- may stand here
-#     -n:NUMBER        attached, or the next word: -n5, -n 5     +--opt   we always add this one
-#     PATHS WORDS      any number of operands; FILE, WORD ... stand for one each, in this order
+#     -n:NUMBER     the value attached or as the next word: -n5, -n 5; see KINDS for NUMBER ...
+#     -name_WORD    the value as the next word only
+#     +--option     not allowed, but added by us
+#     all else      a regular expression for one word: -[al]+ is -a, -l, -la
 #
 # Read what is missing: options that write (sort -o, git --output), run programs (find -exec, rg
-# --pre), follow links while walking (ls -L, grep -R), read a list of paths from a file, never end
-# (tail -f), or print the environment. tree has no -I: in "tree -Io x out" its o is an option.
-DIFF = """-[MRWbpsuwz] -U=NUMBER -S:WORD -G:WORD --patch --no-patch --stat --stat=WORD --shortstat
-    --numstat --summary --dirstat --name-only --name-status --raw --color=WORD --no-color
-    --word-diff --word-diff=WORD --unified=NUMBER --diff-filter=WORD --find-renames --no-renames
-    --ignore-all-space --ignore-space-change --ignore-blank-lines --minimal --patience --histogram
-    --function-context --no-prefix --full-index --pickaxe-regex --pickaxe-all"""
-LOG = """+--no-ext-diff +--no-textconv +--submodule=short +--pretty=medium --oneline --graph
-    --decorate --decorate=WORD --no-decorate --abbrev-commit --pretty=FORMAT --format=FORMAT
-    --date=WORD --relative-date"""
-COMMITS = """-5 -n:NUMBER --max-count:NUMBER --skip:NUMBER --all --branches --tags --remotes
-    --author:WORD --committer:WORD --grep:WORD --since:WORD --after:WORD --until:WORD --before:WORD
-    --merges --no-merges --first-parent --reverse"""
+# --pre), follow links while walking (ls -L, grep -R), read a list of paths from a file or never end
+# (tail -f). diff would follow the links in a folder, and uniq writes to its second operand.
+DIFF = """+--no-ext-diff +--no-textconv -[0-9bpsuw]+ -UNUMBER --stat --shortstat --numstat
+    --name-only --name-status --no-patch --color=WORD --no-color --word-diff -- PATH"""
 TABLE = f"""
-ls | -[1ABCFGRSXacdghiklmnopqrstux] --all --almost-all --color=WORD --group-directories-first
-    --human-readable --recursive --reverse --size --sort=WORD --time-style=WORD PATHS
-pwd | -[LP]
-cat | -[AETbenstuv] --number --show-all PATHS
-head, tail | -5 -[qv] -n:NUMBER -c:SIZE --lines:NUMBER --bytes:SIZE --quiet --verbose PATHS
-tac, rev, basename, dirname | PATHS
-nl | -b:WORD -w:NUMBER PATHS
-wc | -[Lclmw] --lines --words --chars --bytes --max-line-length PATHS
-sort | -[Vbcdfghinrsu] -k:WORD -t:WORD --key:WORD --field-separator:WORD --numeric-sort --reverse
-    --unique --human-numeric-sort --version-sort --ignore-case PATHS
-uniq | -[Dcdiu] -f:NUMBER -s:NUMBER -w:NUMBER --count --repeated --unique --ignore-case PATH
-cut | -s -b:WORD -c:WORD -d:WORD -f:WORD --fields:WORD --delimiter:WORD --characters:WORD PATHS
-column | -t -s:WORD PATHS
-sed -n | SCRIPT PATHS
-cmp | -[bls] --silent FILE FILE
-comm | -[123] FILE FILE
-diff | -[BNabcdiqswuy] -U:NUMBER -C:NUMBER -W:NUMBER --brief --unified --unified=NUMBER
-    --side-by-side --suppress-common-lines --color=WORD FILE FILE
-od | -[bcdox] -A:WORD -t:WORD -N:NUMBER -j:NUMBER PATHS
-hexdump | -C -n:NUMBER PATHS
-md5sum, sha1sum, sha256sum, sha512sum | -[bt] PATHS
-file | -[bhi] --brief --mime --mime-type --mime-encoding PATHS
-stat | -c:WORD --format:WORD --terse PATHS
-test | -[defrswx] PATH
-realpath | -[emqs] PATHS
-readlink | -[efmnq] PATHS
-du | -[abchkmsx] -d:NUMBER --max-depth:NUMBER --all --summarize --human-readable --total
-    --apparent-size PATHS
-df | -[ahikm] --human-readable PATHS
-tree | -[CDFadfghipsu] -L:NUMBER --dirsfirst --noreport --gitignore --prune PATHS
-find | -name:WORD -iname:WORD -path:WORD -ipath:WORD -type:WORD -size:SIZE -maxdepth:NUMBER
-    -mindepth:NUMBER -mtime:NUMBER -mmin:NUMBER -newer:PATH -newermt:WORD -user:WORD -perm:WORD
-    -empty -executable -readable -not -and -or -a -o -prune -xdev -print -print0 -ls -printf:WORD
-    PATHS
+pwd, whoami, hostname, id, date, uname, uname -a, git stash list, git reflog, git remote |
+git remote -v, git tag, git --version, python --version, python3 --version, python3 -V |
+pip --version, node --version, node -v |
+ls | -[1AFRSadhlrt]+ --all --color=WORD PATH
+cat | -[An]+ PATH
+head, tail | -[0-9q]+ -[cn]:NUMBER --lines=NUMBER PATH
+wc | -[clmw]+ PATH
+sort | -[fhnru]+ -[kt]:WORD PATH
+cut | -[cdf]:WORD PATH
+sed -n | LINES_PATH
+basename, dirname, echo, file, realpath, sha256sum, stat, which | PATH
+du | -[achs]+ -d:NUMBER --max-depth=NUMBER PATH
+df | -h PATH
+tree | -[adfh]+ -L:NUMBER PATH
+find | -name_WORD -iname_WORD -path_WORD -type_WORD -size_WORD -maxdepth_NUMBER -mindepth_NUMBER
+    -mtime_NUMBER -mmin_NUMBER -newer_WORD -empty -not -o -prune -print -ls PATH
 grep, egrep, fgrep | +--exclude-dir=.git +--exclude-dir=.mini-coding-agent
-    -[EFGHILPTZabchilnoqrsvwxy] -5 -A:NUMBER -B:NUMBER -C:NUMBER -m:NUMBER -e:PATTERN
-    --after-context:NUMBER --before-context:NUMBER --context:NUMBER --max-count:NUMBER
-    --regexp:PATTERN --include:WORD --exclude:WORD --exclude-dir:WORD --color=WORD --colour=WORD
-    --color --recursive --line-number --ignore-case --word-regexp --count --files-with-matches
-    --files-without-match --fixed-strings --extended-regexp --perl-regexp --only-matching
-    --invert-match --no-filename --with-filename --quiet -- PATTERN PATHS
-rg | +--no-config -[FHINPSUVchilnopqsvwx] -A:NUMBER -B:NUMBER -C:NUMBER -m:NUMBER -e:PATTERN
-    -g:WORD -t:WORD -T:WORD --after-context:NUMBER --before-context:NUMBER --context:NUMBER
-    --max-count:NUMBER --max-depth:NUMBER --regexp:PATTERN --glob:WORD --type:WORD --type-not:WORD
-    --color:WORD --sort:WORD --line-number --no-line-number --no-heading --heading --ignore-case
-    --smart-case --word-regexp --fixed-strings --multiline --count --count-matches
-    --files-with-matches --files-without-match --only-matching --json --stats --vimgrep
-    -- PATTERN PATHS
-rg --files | +--no-config -g:WORD -t:WORD --glob:WORD --type:WORD --sort:WORD PATHS
-echo | -n WORDS
-date | -[IRu] --utc --iso-8601 --iso-8601=WORD TIME
-id | -[Ggnru]
-uname | -[amnoprsv]
-which | -a PATHS
-whoami, hostname, nproc, arch, true, git --version, git version, python --version, python -V |
-python3 --version, python3 -V, pip --version, pip3 --version, node --version, node -v |
-git status | +--ignore-submodules=all -[bs] -u=WORD --short --branch --long --porcelain
-    --porcelain=WORD --ignored --untracked-files --untracked-files=WORD --show-stash -- PATHS
-git diff | +--no-ext-diff +--no-textconv +--ignore-submodules=all --cached --staged --merge-base
-    --quiet --exit-code --check {DIFF} -- PATHS
-git log | {LOG} {COMMITS} -[EFcgim] -L:WORD --follow --full-history --topo-order --date-order
-    --left-right --cherry-pick --boundary --ancestry-path --simplify-by-decoration {DIFF} -- PATHS
-git show | {LOG} {DIFF} -- PATHS
-git reflog | -5 -n:NUMBER --date=WORD
-git reflog show | -5 -n:NUMBER --date=WORD PATHS
-git stash list | --date=WORD
-git remote | -v --verbose
-git remote get-url | --all PATH
-git branch | -[arv] --all --remotes --verbose --list --show-current --merged --no-merged --no-color
-    --merged=WORD --no-merged=WORD --contains=WORD --sort=WORD
-git branch --list, git tag -l, git tag --list | -[an] --sort=WORD WORDS
-git tag | -n --sort=WORD --contains=WORD --merged=WORD --points-at=WORD
-git ls-files | -[cdimostvz] --cached --deleted --modified --others --stage --ignored --unmerged
-    --exclude-standard --full-name --error-unmatch -- PATHS
-git ls-tree | -[dlrtz] --name-only --full-tree --full-name --long -- PATHS
-git rev-parse | -q --quiet --short --short=NUMBER --abbrev-ref --verify --show-toplevel --git-dir
-    --is-inside-work-tree --show-prefix --show-cdup --symbolic-full-name PATHS
-git symbolic-ref | -q --quiet --short PATH
-git describe | --tags --always --all --long --abbrev=NUMBER --exact-match --match=WORD PATHS
-git blame | +--no-textconv -[bcefnlstw] -L:WORD --porcelain --line-porcelain --date=WORD -- PATHS
-git shortlog | -[ens] --numbered --summary --email --all --no-merges --since:WORD --until:WORD
-    -- PATHS
-git cat-file -p, git cat-file -t, git cat-file -s, git cat-file -e | PATH
-git grep | -[EFGHILPWachilnopvw] -5 -A:NUMBER -B:NUMBER -C:NUMBER -e:PATTERN
-    --cached --count --line-number --ignore-case --word-regexp --name-only --files-with-matches
-    --fixed-strings --extended-regexp --perl-regexp --show-function --function-context --heading
-    --break --color=WORD --no-color -- PATTERN PATHS
-git rev-list | --count {COMMITS} -- PATHS
-git merge-base | --is-ancestor --all --octopus PATHS
-git show-ref | -d --head --heads --tags PATHS
-git check-ignore | -v --verbose -- PATHS
-git worktree list | --porcelain
-git count-objects | -[vH]
+    -[0-9EFHILPchilnoqrsvwx]+ -[EFHILPchilnoqrsvwx]*[ABCm]:NUMBER
+    -e:WORD --include=WORD --exclude=WORD --exclude-dir=WORD --color=WORD PATH
+rg | +--no-config -[FHNSUcilnosvw]+ -[FHNSUcilnosvw]*[ABCm]:NUMBER -[egt]:WORD
+    --files --glob=WORD --type=WORD --no-heading --color=WORD PATH
+git status | +--ignore-submodules=all -[bs]+ -uWORD --short --branch --porcelain --porcelain=WORD
+    --ignored --untracked-files=WORD -- PATH
+git diff | +--ignore-submodules=all --cached --staged --check {DIFF}
+git log, git show | +--submodule=short +--pretty=medium --oneline --graph --decorate --all -n:NUMBER
+    --max-count=NUMBER -[GLS]:WORD -i --grep=WORD --author=WORD --since=WORD --until=WORD --follow
+    --reverse --merges --no-merges --abbrev-commit --date=WORD --format=FORMAT --pretty=FORMAT
+    {DIFF}
+git blame | +--no-textconv -w -L:WORD -- PATH
+git grep | -[EFPchilnvw]+ -[ABC]:NUMBER -e:WORD -- PATH
+git ls-files | -[cdmos]+ --modified --deleted --others --exclude-standard -- PATH
+git branch | -[arv]+ --all --list --merged --no-merged --show-current
+git branch --list, git tag -l, git tag --list | PATH
+git describe | --tags --always PATH
+git rev-parse | --short --abbrev-ref --verify --show-toplevel --git-dir --is-inside-work-tree PATH
 """
 
-# Values and operands. A FORMAT has no G (%G? starts gpg) and names no format of the repository's.
-# PATHS of git are revisions as well: only one that reads like a path to elsewhere costs a question.
+# A FORMAT is one of git's own names or a pattern: by any other name the repository may mean "%G?",
+# which starts gpg. A PATH has no plus, since "tail +1f log" would follow the log for ever.
 KINDS = {
     "NUMBER": r"[+-]?[0-9]+",
-    "SIZE": r"[+-]?[0-9]+[bckwKMG]?B?",
-    "WORD": r"[^-].*",
-    "PATTERN": r"[^-].*",
-    "SCRIPT": r"[0-9]+(,[0-9]+)?p",
-    "TIME": r"\+.*",
-    "FORMAT": r"oneline|short|medium|full|fuller|reference|raw|[^G]*%[^G]*",
-    "PATH": r"[^-+].*",  # "tail +1f log" would follow the log for ever
-    "FILE": r"[^-+].*",  # "diff file folder" would follow a link in the folder
+    "LINES": r"[0-9]+(,[0-9]+)?p",
+    "WORD": r"[^-\n].*",
+    "FORMAT": r"(oneline|short|full|fuller|[^%G\n]*%[^G\n]*)",
+    "PATH": r"[^-+\n].*",
+}
+
+
+def table_row(text: str) -> tuple[list[str], str]:
+    """Return what we add and the pattern of what may follow, each word closed by a line feed."""
+    items = text.split()
+    allowed = "|".join(item for item in items if not item.startswith("+"))
+    allowed = allowed.replace(":", "\n?").replace("_", "\n")
+    for kind, pattern in KINDS.items():
+        allowed = allowed.replace(kind, pattern)
+    return [item[1:] for item in items if item.startswith("+")], f"(({allowed})\n)*"
+
+
+READ_ONLY = {
+    tuple(name.split()): table_row(line.partition("|")[2])
+    for line in re.sub(r"\n +", " ", TABLE.strip()).splitlines()
+    for name in line.partition("|")[0].split(",")
 }
 
 # Plain words, or wholly quoted ones. Not even quoted: $ ; & | < > ( ) { } * ? ~ \ ` ! or a quote,
@@ -1881,121 +1827,36 @@ QUOTED = r"[\w %+,./:=@^\[\]-][\w %+,./:=@^\[\]#-]*"
 COMMAND = re.compile(rf""" *{PLAIN}(?: +(?:{PLAIN}|"{QUOTED}"|'{QUOTED}'))* *""", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row of the table: what we add, the options, and the kinds of the operands in order."""
-
-    added: list[str]
-    flags: set[str]
-    attached: dict[str, str]  # option to the kind of its value
-    apart: set[str]  # those whose value may also be the next word
-    operands: list[str]
-
-
-def table_row(text: str) -> Row:
-    """Return the row that a table line describes after its bar."""
-    row = Row([], set(), {}, set(), [])
-    text = re.sub(r"-\[(\w+)\]", lambda group: " ".join(f"-{letter}" for letter in group[1]), text)
-    for item in text.split():
-        if item.startswith("+"):
-            row.added.append(item[1:])
-        elif not item.startswith("-"):
-            row.operands.append(item)
-        elif parts := re.fullmatch(r"(.+)([:=])([A-Z]+)", item):
-            row.attached[parts[1]] = parts[3]
-            if parts[2] == ":":
-                row.apart.add(parts[1])
-        else:
-            row.flags.add(item)
-    return row
-
-
-READ_ONLY = {
-    tuple(name.split()): table_row(line.partition("|")[2])
-    for line in re.sub(r"\n +", " ", TABLE.strip()).splitlines()
-    for name in line.partition("|")[0].split(",")
-}
-
-
 def read_only_argv(command: str, root: Path) -> list[str] | None:
     """Return the words to execute without a shell if the command plainly only reads, else None.
 
     None means that the human is asked. Linear in the command's length; never raises.
     """
-    words = plain_words(command)
+    if len(command) > 2_000 or not COMMAND.fullmatch(command):
+        return None
+    words = shlex.split(command)
     if words[:2] == ["git", "--no-pager"]:
         del words[1]  # the one option that may stand before a subcommand; we add it ourselves
     # The longest name wins: "git stash list" may run, "git stash" has no row.
-    size = next((size for size in (3, 2, 1) if tuple(words[:size]) in READ_ONLY), 0)
-    row = READ_ONLY.get(tuple(words[:size]))
-    if row is None or not row_permits(row, words[size:], root):
+    name = next((words[:size] for size in (3, 2, 1) if tuple(words[:size]) in READ_ONLY), [])
+    added, pattern = READ_ONLY.get(tuple(name), ([], ""))
+    rest, is_git = words[len(name) :], name[:1] == ["git"]
+    if not name or not are_harmless(rest, pattern, root):
         return None
-    program, is_git = find_program(words[0], root), words[0] == "git"
+    program = find_program(name[0], root)
     if program is None or (is_git and git_runs_foreign_programs(root)):
         return None
-    return [program, *(GIT_OPTIONS if is_git else ()), *words[1:size], *row.added, *words[size:]]
+    return [program, *(GIT_OPTIONS if is_git else ()), *name[1:], *added, *rest]
 
 
-def plain_words(command: str) -> list[str]:
-    """Return the words of a command that everybody reads alike; no words if there is a doubt."""
-    if len(command) > 2_000 or not COMMAND.fullmatch(command):
-        return []
-    words = shlex.split(command)
-    # Behind "--" even "-x" is a file, but not every program thinks so ("find -- -delete").
-    if "--" in words and any(word.startswith("-") for word in words[words.index("--") + 1 :]):
-        return []
-    return words
-
-
-def row_permits(row: Row, words: list[str], root: Path) -> bool:
-    """Tell whether every option and operand among the words is in the row."""
-    rest, operands, kinds = deque(words), [], list(row.operands)
-    many = kinds[-1:] in (["PATHS"], ["WORDS"])
-    while rest:
-        if not rest[0].startswith("-"):
-            operands.append(rest.popleft())
-        elif operands and not many:
-            return False  # where options end at the first operand, "uniq a --count" writes a file
-        elif (kind := take_option(row, rest, root)) is None:
-            return False
-        elif kind in kinds:
-            kinds.remove(kind)  # the PATTERN has been given: in "grep -e x y", y is a path
-    if many:
-        kinds += kinds[-1:] * (len(operands) - len(kinds))
-    pairs = zip(kinds, operands)
-    return len(operands) <= len(kinds) and all(is_harmless(*pair, root) for pair in pairs)
-
-
-def take_option(row: Row, rest: deque[str], root: Path) -> str | None:
-    """Take an option and its value off the words; return the value's kind, None if forbidden."""
-    word = last_of_bundle(row, rest.popleft())
-    if word in row.flags:
-        return ""
-    if word in row.apart and rest:
-        name, value = word, rest.popleft()
-        if not is_harmless_path(value, root):
-            return None  # a getopt that wants all options first would take the value for a path
-    elif word.startswith("--"):
-        name, _, value = word.partition("=")
-    else:
-        name, value = word[:2], word[2:]
-    kind = row.attached.get(name)
-    return kind if kind and value and is_harmless(kind, value, root) else None
-
-
-def last_of_bundle(row: Row, word: str) -> str:
-    """Return -n5 for -rn5 if -r is in the row; any other option as it is, a number as -5."""
-    while word[1:3].isalnum() and word[:2] in row.flags and word not in {*row.flags, *row.apart}:
-        word = "-" + word[2:]
-    return "-5" if "-5" in row.flags and re.fullmatch("-[0-9]+", word) else word
-
-
-def is_harmless(kind: str, word: str, root: Path) -> bool:
-    """Tell whether the word is a value or operand of this kind."""
-    kind = kind.rstrip("S")
-    if not re.fullmatch(KINDS[kind], word) or (kind == "FILE" and os.path.isdir(root / word)):
+def are_harmless(words: list[str], pattern: str, root: Path) -> bool:
+    """Tell whether a row's pattern allows the words and none of them leads elsewhere."""
+    if not re.fullmatch(pattern, "".join(word + "\n" for word in words)):
         return False
-    return kind not in ("PATH", "FILE") or is_harmless_path(word, root)
+    # Behind "--" a word with a dash is a path too, and the next line would not look at it.
+    if "--" in words and any(word.startswith("-") for word in words[words.index("--") + 1 :]):
+        return False
+    return all(word.startswith("-") or is_harmless_path(word, root) for word in words)
 
 
 def is_harmless_path(word: str, root: Path) -> bool:
@@ -3819,7 +3680,7 @@ def start(args: argparse.Namespace, screen: Screen) -> int:
     agent.tell, agent.model_client.watch = screen.tell, screen.watch
     if args.doctor:
         return run_doctor(agent)
-    request = args.prompt_option or " ".join(args.prompt)
+    request = " ".join([args.prompt_option or "", *args.prompt]).strip()
     if not request.strip() or sys.stdin.isatty():
         agent.ask_human = screen.ask
     if request.strip():
@@ -3971,16 +3832,16 @@ def run_doctor(agent: MiniAgent) -> int:
 # ---- Sandbox: confinement by the kernel ----
 #
 # An approved command can do whatever the user can, and approvals are given by tired people. Linux
-# has a lock for this, Landlock: a process draws up a ruleset and locks itself in; it never gets out
-# again, nor do its children. No root, nothing to install. Here it stops writing outside the given
-# folders, and for a command that runs unasked all writing. It stops neither reading nor chmod
-# nor (but for the unasked) the network: with this chapter the agent is safer, not safe.
+# has a lock for this, Landlock: a process locks itself in, and neither it nor its children get out
+# again. No root, nothing to install. Here it stops writing outside the given folders, and for a
+# command that runs unasked all writing. It stops neither reading nor chmod nor (but for the
+# unasked) the network: with this chapter the agent is safer, not safe.
 
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446  # the same on all but long dead machines
 ABI_QUERY, PATH_BENEATH, NO_NEW_PRIVILEGES = 1, 1, 38
-# One bit for each kind of access; what a ruleset does not handle (reading, executing) stays free.
-# REMOVE_AND_MAKE are nine, from remove_dir to make_sym. REFER: move or link to another folder.
-WRITE_FILE, REMOVE_AND_MAKE, REFER, TRUNCATE = 1 << 1, 0x1FF0, 1 << 13, 1 << 14
+# One bit for each kind of access, by version of Landlock: writing, making and removing; moving and
+# linking to another folder; truncating. What is not handled (reading, executing) stays free.
+WRITING, ON_A_FILE = {1: 0x1FF2, 2: 0x3FF2, 3: 0x7FF2}, 0x4002
 # What ordinary programs write to. Not /dev/tty: that is where the human types the answer.
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/shm", "/dev/pts", "/dev/ptmx")
 
@@ -3996,29 +3857,27 @@ def kernel(function: Any, *args: int | bytes | None) -> int:
 
 def landlock_abi() -> int:
     """Return the version of Landlock that this kernel speaks, 0 where there is none."""
+    if sys.platform != "linux":
+        return 0
     try:
         library = ctypes.CDLL(None, use_errno=True)
         return kernel(library.syscall, CREATE_RULESET, None, 0, ABI_QUERY)
-    except (OSError, AttributeError, TypeError):  # the last two: no such C library (Windows, ...)
+    except (OSError, AttributeError, TypeError):  # the last two: an odd C library
         return 0
 
 
 @contextlib.contextmanager
-def confined(writable: Sequence[Path] | None, abi: int) -> Iterator[Callable[[], None] | None]:
+def confined(writable: Sequence[Path] | None, abi: int) -> Iterator[Callable[[], None]]:
     """Yield the `preexec_fn` for a Popen whose process may write only below these folders.
 
     `None` is for commands that run unasked: they write to /dev/null alone and, as far as the kernel
-    is able, neither use TCP nor signal a process outside. With `abi` 0, yield None: no confinement.
+    is able, neither use TCP nor signal a process outside.
     """
-    if not abi:
-        yield None
-        return
-    rights = WRITE_FILE | REMOVE_AND_MAKE | (REFER if abi > 1 else 0) | (TRUNCATE if abi > 2 else 0)
-    network, scope = (3 * (abi > 3), 3 * (abi > 5)) if writable is None else (0, 0)
+    paths = ["/dev/null"] if writable is None else [*DEVICES, *map(str, writable)]
+    rights, tcp, signals = WRITING[min(abi, 3)], 3 * (abi > 3), 3 * (abi > 5)
+    wanted = struct.pack("=QQQ", rights, *((tcp, signals) if writable is None else (0, 0)))
     library = ctypes.CDLL(None, use_errno=True)
-    syscall, prctl = library.syscall, library.prctl  # looked up before the fork, see below
-    attributes = struct.pack("=QQQ", rights, network, scope)  # old kernels accept a tail of zeros
-    ruleset = kernel(syscall, CREATE_RULESET, attributes, len(attributes), 0)
+    syscall, prctl = library.syscall, library.prctl
 
     def enter() -> None:
         # Runs in the child between fork and exec, where a lock that another thread of the parent
@@ -4026,27 +3885,15 @@ def confined(writable: Sequence[Path] | None, abi: int) -> Iterator[Callable[[],
         kernel(prctl, NO_NEW_PRIVILEGES, 1, 0, 0, 0)  # no setuid program gets fooled by the lock
         kernel(syscall, RESTRICT_SELF, ruleset, 0)
 
-    try:
-        for path in ["/dev/null"] if writable is None else [*DEVICES, *map(str, writable)]:
-            allow_writing(syscall, ruleset, path, rights)
+    with contextlib.ExitStack() as stack:
+        ruleset = kernel(syscall, CREATE_RULESET, wanted, len(wanted), 0)  # a descriptor
+        stack.callback(os.close, ruleset)  # the child holds a copy, which ends at exec
+        for path in filter(os.path.exists, paths):
+            handle = os.open(path, os.O_PATH)
+            stack.callback(os.close, handle)
+            allowed = rights if os.path.isdir(path) else rights & ON_A_FILE
+            kernel(syscall, ADD_RULE, ruleset, PATH_BENEATH, struct.pack("=Qi", allowed, handle), 0)
         yield enter
-    finally:
-        os.close(ruleset)  # the child holds a copy, which ends at exec
-
-
-def allow_writing(syscall: Any, ruleset: int, path: str, rights: int) -> None:
-    """Add a path, with all below it, to the ruleset. What is not there needs no permission."""
-    try:
-        handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except OSError:
-        return
-    try:
-        if not stat.S_ISDIR(os.fstat(handle).st_mode):
-            rights &= WRITE_FILE | TRUNCATE  # the kernel refuses the rights of folders on a file
-        rule = struct.pack("=Qi", rights, handle)
-        kernel(syscall, ADD_RULE, ruleset, PATH_BENEATH, rule, 0)
-    finally:
-        os.close(handle)
 
 
 def choose_sandbox(mode: str, allow_write: Sequence[str]) -> Any:

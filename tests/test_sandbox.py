@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -9,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -36,7 +36,7 @@ def run(place, command, writable=("ws", "temp"), abi=ABI, wait=20):
     """Return (exit code, output) of a shell command in the workspace, as the agent starts it."""
     folders = None if writable is None else [place / name for name in writable]
     env = {**os.environ, "TMPDIR": str(place / "temp"), "HOME": str(place / "temp")}
-    with mca.confined(folders, abi) as enter:
+    with mca.confined(folders, abi) if abi else contextlib.nullcontext() as enter:
         child = subprocess.Popen(
             command, shell=True, cwd=place / "ws", env=env, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -48,7 +48,6 @@ def run(place, command, writable=("ws", "temp"), abi=ABI, wait=20):
 
 ESCAPES = {
     "create": "echo x > {out}/new.txt",
-    "create by a relative path": "echo x > ../out/new.txt",
     "create through a link": "echo x > link/new.txt",
     "create through a link made just now": "ln -s {out} l2 && echo x > l2/new.txt",
     "create below /proc/self/root": "echo x > /proc/self/root{out}/new.txt",
@@ -59,11 +58,8 @@ ESCAPES = {
     "truncate while opening for reading": (
         "{python} -c \"import os; os.open('{out}/old.txt', os.O_RDONLY | os.O_TRUNC)\""
     ),
-    "edit in place": "sed -i s/o/x/ {out}/old.txt",
     "remove": "rm -f {out}/old.txt",
-    "remove a folder": "rm -rf {out}",
     "make a folder": "mkdir {out}/d",
-    "make a link": "ln -s /etc {out}/l",
     "make a FIFO": "mkfifo {out}/f",
     "make a socket": (
         "{python} -c \"import socket; socket.socket(socket.AF_UNIX).bind('{out}/s')\""
@@ -71,11 +67,9 @@ ESCAPES = {
     "hard link out": "echo x > a && ln a {out}/a",
     "hard link in, then write": "ln {out}/old.txt here && echo x > here",
     "rename out": "echo x > a && mv a {out}/a",
-    "rename in": "mv {out}/old.txt here",
-    "rename within": "mv {out}/old.txt {out}/other.txt",
     "exchange the folder": "mv {out} {out}2",
-    "detached grandchild": "setsid sh -c 'sleep 0.2; echo x > {out}/new.txt' & wait; false",
-    "double fork": "(sh -c '(sleep 0.1; echo x > {out}/new.txt) &'); sleep 0.4; false",
+    "detached grandchild": "setsid sh -c 'sleep 0.1; echo x > {out}/new.txt' & wait; false",
+    "double fork": "(sh -c '(sleep 0.1; echo x > {out}/new.txt) &'); sleep 0.3; false",
     "a new user namespace": "unshare -Ur sh -c 'echo x > {out}/new.txt'",
     "undo by a second ruleset": (
         '{python} -c "import mini_coding_agent as m, pathlib, subprocess\n'
@@ -97,7 +91,6 @@ def test_nothing_outside_the_given_folders_can_be_changed(place, how, monkeypatc
     command = ESCAPES[how].format(out=place / "out", python=sys.executable)
     before = snapshot(place / "out")
     code, output = run(place, command)
-    time.sleep(0.3 if "grandchild" in how or "fork" in how else 0)
     assert snapshot(place / "out") == before, output
     assert code != 0, output
 
@@ -108,7 +101,6 @@ def test_the_same_commands_do_change_something_without_confinement(place, how, m
     command = ESCAPES[how].format(out=place / "out", python=sys.executable)
     before = snapshot(place / "out")
     _, output = run(place, command, abi=0)
-    time.sleep(0.3 if "grandchild" in how or "fork" in how else 0)
     if "namespace" in how and "unshare" in output:
         pytest.skip("user namespaces are not available here")
     assert not (place / "out").exists() or snapshot(place / "out") != before, output
@@ -130,7 +122,7 @@ INSIDE = {
         'os.close(os.open(os.ttyname(s), os.O_RDWR | os.O_NOCTTY))"'
     ),
     "semaphores": '{python} -c "import multiprocessing as m; m.Lock()"',
-    "tests": "printf 'def test_x(tmp_path): pass' > test_x.py && {python} -m pytest -q test_x.py",
+    "tests": "echo 'import tempfile; tempfile.TemporaryFile()' > test_x.py && {python} -m unittest",
     "a git repository": (
         "git init -q . && echo x > a && git add a && "
         "git -c user.name=a -c user.email=a@b commit -qm x && git checkout -qb y && "
@@ -156,10 +148,6 @@ def test_a_folder_given_by_a_link_is_writable_at_its_target(place):
     assert code == 0, output
 
 
-def test_folders_that_do_not_exist_are_skipped(place):
-    assert run(place, "echo x > a", writable=("ws", "missing"))[0] == 0
-
-
 def test_a_single_file_may_be_given(place):
     code, output = run(
         place, "echo x > ../out/old.txt && ! echo x > ../out/b", ("ws", "out/old.txt")
@@ -168,14 +156,8 @@ def test_a_single_file_may_be_given(place):
     assert snapshot(place / "out") == {"old.txt": "x\n"}
 
 
-def test_a_folder_beside_with_the_same_beginning_is_outside(place):
-    (place / "ws-evil").mkdir()
-    assert run(place, "echo x > ../ws-evil/a")[0] != 0
-
-
 @pytest.mark.parametrize(
-    "command", ["echo x > a", "touch a", "mkdir d", "echo x > $TMPDIR/a", "rm keep",
-                "mv keep other",
+    "command", ["echo x > a", "mkdir d", "echo x > $TMPDIR/a", "rm keep", "mv keep other",
                 "echo x > /dev/shm/mca-x", "echo x >> keep", "ln keep two", "truncate -s0 keep",
                 "git init -q sub"],
 )  # fmt: skip
@@ -245,24 +227,15 @@ def test_a_command_that_runs_unasked_cannot_reach_abstract_sockets(place):
         assert run(place, command)[0] == 0
 
 
-def test_the_agent_itself_stays_free(place):
-    run(place, "true", writable=None)
-    (place / "out" / "new.txt").write_text("free")
-
-
-def test_a_thousand_commands_leak_no_descriptor(place):
+def test_commands_leak_no_descriptor_and_hand_none_on(place):
     count = len(os.listdir("/proc/self/fd"))
-    for _ in range(1000):
+    for _ in range(100):
         with mca.confined([place / "ws", place / "missing"], ABI):
             pass
-    for _ in range(20):
-        run(place, "true")
-    assert len(os.listdir("/proc/self/fd")) == count
-
-
-def test_no_descriptor_of_the_ruleset_reaches_the_command(place):
+    assert run(place, "echo x > a", writable=("ws", "missing"))[0] == 0
     _, output = run(place, "ls -l /proc/self/fd")
-    assert "landlock" not in output
+    assert "landlock" not in output and "ws" not in output
+    assert len(os.listdir("/proc/self/fd")) == count
 
 
 def test_the_ruleset_is_closed_when_starting_fails(place):
@@ -282,19 +255,21 @@ def test_an_error_in_the_child_stops_the_command_and_surfaces(place):
 
 
 def test_commands_start_while_other_threads_are_busy(place):
-    stop = threading.Event()
+    stop, interval = threading.Event(), sys.getswitchinterval()
 
     def allocate():
         while not stop.is_set():
             [bytearray(n) for n in range(0, 5000, 50)]
 
     threads = [threading.Thread(target=allocate) for _ in range(4)]
-    for thread in threads:
-        thread.start()
+    sys.setswitchinterval(1e-5)  # else every start waits some hundred milliseconds for its turn
     try:
-        assert [run(place, "true")[0] for _ in range(50)] == [0] * 50
+        for thread in threads:
+            thread.start()
+        assert [run(place, "true")[0] for _ in range(25)] == [0] * 25
     finally:
         stop.set()
+        sys.setswitchinterval(interval)
         for thread in threads:
             thread.join()
 
@@ -327,13 +302,8 @@ def test_what_an_older_kernel_would_be_asked_for_is_accepted_here(place, abi):
     code, output = run(place, "echo x > a && ! echo x > ../out/new.txt", abi=abi)
     assert code == 0, output
     assert run(place, "! echo x > a2", writable=None, abi=abi)[0] == 0
-
-
-def test_without_landlock_there_is_nothing_to_call():
-    with mca.confined([Path("/")], 0) as enter:
-        assert enter is None
-    with mca.confined(None, 0) as enter:
-        assert enter is None
+    truncate = f"{sys.executable} -c \"import os; os.truncate('../out/old.txt', 0)\""
+    assert (run(place, truncate, abi=abi)[0] == 0) == (abi < 3)
 
 
 def test_no_landlock_is_reported_where_the_system_call_fails(monkeypatch):
