@@ -2429,16 +2429,15 @@ class Swallowed(ModelError):
 class FakeModelClient:
     """A model that plays a list of replies and keeps the prompts: for tests and the demo."""
 
-    outputs: Iterable[str]
+    outputs: Sequence[str]
     prompts: list[str] = field(default_factory=list)
 
     def complete(self, prompt: str, max_new_tokens: int) -> str:
         """Return the next reply of the list."""
-        self.outputs = iter(self.outputs)
         self.prompts.append(prompt)
-        for text in self.outputs:
-            return text
-        raise ModelError("The scripted model has no reply left.")
+        if len(self.prompts) > len(self.outputs):
+            raise ModelError("The scripted model has no reply left.")
+        return self.outputs[len(self.prompts) - 1]
 
 
 # What a fault sounds like, what the human can do about it, and whether to try once more. The first
@@ -2610,9 +2609,10 @@ class OllamaModelClient:
                 if chunk.get("done"):
                     return completion(text, chunk, thinking)
                 self.watch("writing", piece)
-                if not is_complete and finished(text):
-                    is_complete = True  # the counts mostly follow at once; wait a little for them
-                    response.fp.raw._sock.settimeout(0.5)
+                if not is_complete and ">" in text[-400:] and finished(text):
+                    is_complete = True  # the counts mostly follow at once: wait a little for them
+                    with contextlib.suppress(AttributeError):  # no public name for the socket
+                        response.fp.raw._sock.settimeout(0.5)
             if not is_complete:
                 raise ModelError("Ollama ended its reply before it was done.", transient=True)
         except (OSError, HTTPException) as problem:
