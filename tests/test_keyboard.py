@@ -216,14 +216,19 @@ def test_without_readline_it_works_all_the_same(
 # Requests of several lines
 
 PASTE = "def f():\n    return 1\n\n/exit\n/undo it"
+TABS = "if x:\n\tif y:\n\t\treturn\t1"
 
 
 @keys
-def test_a_bracketed_paste_is_one_request(talk: Talk, repo: Path, server: OllamaServer) -> None:
+@pytest.mark.parametrize("text", [PASTE, TABS])
+def test_a_bracketed_paste_is_one_request_and_keeps_its_tabs(
+    talk: Talk, repo: Path, server: OllamaServer, text: str
+) -> None:
     tty = talk()
-    tty.paste(PASTE)
+    assert "\x1b[?2004h" in tty.raw
+    tty.paste(text)
     say(tty, "")
-    assert requests(repo) == [PASTE] and len(server.prompts) == 1
+    assert requests(repo) == [text] and len(server.prompts) == 1
 
 
 def test_a_paste_without_brackets_is_one_request(

@@ -153,7 +153,7 @@ def test_a_silent_pipe_is_left_alone_and_that_is_said(
     server.script([DONE])
     process = spawn("--cwd", repo, "--host", server.url, "-p", "x", stdin=subprocess.PIPE)
     assert process.stdout and process.stderr
-    assert process.wait(30) == 0 and process.stdout.read() == b"done\n"
+    assert process.wait(12) == 0 and process.stdout.read() == b"done\n"
     assert requests(repo) == ["x"] and b"silent" in process.stderr.read().lower()
 
 
