@@ -438,11 +438,11 @@ def build_prompt(prefix: str, memory: str, transcript: str, tail: str) -> str:
 
 # ---- 3a. The reply: what models really write ----
 #
-# We ask for <tool>{"name": ..., "args": {...}}</tool>, for the raw <tool name=...><content>...
-# </content></tool>, or for <final>...</final>. Small models answer with something near it: other
-# names, loose JSON, the format of their own family, a draft inside <think>. What has one clear
-# meaning is read here, since asking again costs a generation. What has two, or was cut off, is sent
-# back with advice: a wrong guess would write a file or run a command.
+# We ask for <tool>{"name": ..., "args": {...}}</tool>, for <tool name=...><content>...</content>
+# </tool>, or for <final>...</final>. Small models write something near it: other names, loose JSON,
+# the format of their family, a draft inside <think>. What has one clear meaning is read here, since
+# asking again costs a generation. What has two, or was cut off, is sent back with advice, since a
+# wrong guess would write a file or run a command.
 # INVARIANT: no call comes out of thinking, an answer, a quotation or the content of another call.
 # INVARIANT: all of it takes linear time and never raises, whatever the text.
 
@@ -474,14 +474,13 @@ class Malformed:
 Reply = Call | Final | Malformed
 FORM = 'Send one call: <tool>{"name":"read_file","args":{"path":"README.md"}}</tool>'
 OPEN = f"The call was not closed; send it again, complete. {FORM}"
-TWICE = (
-    "The raw text has more than one possible end. Send that call as JSON, which carries any text."
-)
+TWICE = "The raw text has more than one possible end. Send that call as JSON: it carries any text."
 EARLY = "The answer was dropped: it was written before the result of the call was there."
 FIRST = "Only the first of your calls was run; send one call per reply."
+FENCE = "The fence around the whole content was removed."
 
 
-class Unreadable(ValueError):
+class Unreadable(Exception):
     """Raised and caught in this chapter; its text becomes Malformed.why."""
 
 
@@ -489,16 +488,13 @@ class Unreadable(ValueError):
 # made strict token by token, so that no repair ever looks into a string: the // of a URL is no
 # comment. With ( = ) for { : } the same tokens read Python's (path="a", n=1).
 LOOSE = re.compile(
-    r"""(?P<gap>\s+|//[^\n]*|\#[^\n]*|/\*.{0,200}?\*/)|(?P<mark>[{}()\[\],:=])
+    r"""(?sx)(?P<gap>\s+|//[^\n]*|\#[^\n]*|/\*.{0,200}?\*/)|(?P<mark>[{}()\[\],:=])
     |(?P<string>"[^"\\]*(?:\\.[^"\\]*)*"|'[^'\\]*(?:\\.[^'\\]*)*'|“[^”\\]*(?:\\.[^”\\]*)*”)
     |<\|"\|>(?P<gemma>.*?)<\|"\|>|<escape>(?P<escape>.*?)<escape>
-    |(?P<word>[^\s"'“”{}\[\](),:=<>`\#]+)""",
-    re.S | re.X,
+    |(?P<word>[^\s"'“”{}\[\](),:=<>`\#]+)"""
 )
 ESCAPE = re.compile(r"""(?P<good>\\(?:u[0-9a-fA-F]{4}|["\\/bfnrt]))|\\'|\\|\"""")
-WORDS = {"True": "true", "False": "false", "None": "null"}
-WORDS |= {"NaN": "?", "Infinity": "?", "-Infinity": "?"}  # numbers that JSON does not have
-MARKS = str.maketrans("(=)", "{:}")
+STRICT = {"True": "true", "False": "false", "None": "null", "(": "{", "=": ":", ")": "}"}
 CLOSER = {"{": "}", "[": "]"}
 
 
@@ -509,30 +505,9 @@ def strict(token: re.Match[str]) -> str:
         fixed = {r"\'": "'", '"': r"\""}
         inner = ESCAPE.sub(lambda m: m["good"] or fixed.get(m[0], r"\\"), part[1:-1])
         return f'"{inner}"'
-    if kind in ("gemma", "escape"):
-        return json.dumps(token[kind])
-    return WORDS.get(part, part) if kind == "word" else part.translate(MARKS)
+    return json.dumps(token[kind]) if kind in ("gemma", "escape") else STRICT.get(part, part)
 
 
-def strict_tokens(text: str, pos: int) -> tuple[list[str], list[str], int]:
-    """Return the value at pos as strict tokens, the brackets it leaves open, and where it ends."""
-    out: list[str] = []
-    wanted: list[str] = []
-    while (wanted or not out) and len(wanted) < 50 and (token := LOOSE.match(text, pos)):
-        pos, part = token.end(), strict(token)
-        if token.lastgroup == "gap":
-            continue
-        if part == ":" and out[-1][0] not in '"{[,:':
-            out[-1] = json.dumps(out[-1])  # a key without quotes
-        if part in ("}", "]"):
-            wanted.pop()
-        if part in CLOSER:
-            wanted.append(CLOSER[part])
-        out.append(part)
-    return out, wanted[::-1], pos
-
-
-# Two keys of one meaning come together here, whether they stand in JSON, in a tag or as synonyms.
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return the pairs as a dict; one key with two values would be two readings."""
     result: dict[str, Any] = {}
@@ -542,29 +517,40 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def read_value(text: str, pos: int) -> tuple[Any, int, str]:
-    """Return the object or list at pos, where it ends, "json" if it is closed or "open"."""
-    out, wanted, end = strict_tokens(text, pos)
-    if len(wanted) == 50 or (wanted and text[end : end + 1] in ('"', "'", "“")):
-        raise Unreadable(f"A string of the JSON is open, or its quotes are not escaped. {FORM}")
-    out += wanted  # and without the commas that stand before a closing bracket
-    source = " ".join(t for t, after in zip(out, [*out[1:], ""]) if t != "," or after not in "}]")
+def read_value(text: str, pos: int) -> tuple[Any, int, bool]:
+    """Return the object or list at pos, where it ends, and whether all its brackets are closed."""
+    out = [STRICT.get(text[pos], text[pos])]
+    wanted, pos = [CLOSER[out[0]]], pos + 1
+    while 0 < len(wanted) < 50 and (token := LOOSE.match(text, pos)):
+        pos, part = token.end(), strict(token)
+        if token.lastgroup == "gap":
+            continue
+        if part == ":" and out[-1][0] not in '"{[,:':
+            out[-1] = json.dumps(out[-1])  # a key without quotes
+        if part in ("}", "]"):
+            wanted.pop()
+            if out[-1] == ",":
+                out.pop()
+        if part in CLOSER:
+            wanted.append(CLOSER[part])
+        out.append(part)
     try:
-        value = json.loads(source, strict=False, object_pairs_hook=unique)
-        return value, end, "open" if wanted else "json"
-    except Unreadable:
-        raise
+        source = " ".join([*out, *reversed(wanted)])
+        return json.loads(source, strict=False, object_pairs_hook=unique), pos, not wanted
     except (ValueError, RecursionError) as error:
-        raise Unreadable(f"The JSON cannot be read: {str(error)[:80]}. {FORM}") from None
+        why = f"The JSON cannot be read; is a quote in a string not escaped? {str(error)[:80]}"
+        raise Unreadable(f"{why}. {FORM}") from None
 
 
-# Then the names. {"tool": "Bash", "parameters": {"cmd": "ls"}} is run_shell with command="ls". The
-# keys of each list are tried in this order; what stands beside them is an argument too.
-NAME_KEYS = "name tool_name tool function_name function recipient_name action".split()
-ARGS_KEYS = "args arguments parameters params input tool_input action_input kwargs".split()
-META = {"type", "id", "tool_call_id", "call_id", "index"}
-EXPLAIN = {"description", "explanation", "reason", "thought"}
-FENCED = re.compile(r"\s*(`{3,}|~{3,})[^\n`]*\n(.*\n)\1\s*", re.S)
+# Then the names. {"tool": "Bash", "parameters": {"cmd": "ls"}} is run_shell with command="ls".
+KEYS = {
+    "name": "tool_name tool function_name function recipient_name action",
+    "args": "arguments parameters params input tool_input action_input kwargs",
+}
+META = "type id tool_call_id call_id index".split()  # say nothing, as do these arguments:
+EXPLAIN = ("description", "explanation", "reason", "thought")
+EXACT = ("content", "old_text", "new_text", "command")  # never trimmed: each blank counts
+FENCED = re.compile(r"\s*(`{3,}|~{3,})[^\n`]*\n((?:(?![ \t]*\1).*\n)*)\1\s*")
 
 
 def plain_name(name: str) -> str:
@@ -573,454 +559,286 @@ def plain_name(name: str) -> str:
 
 
 @functools.cache
-def aliases(known: tuple[str, ...]) -> dict[str, str]:
-    """Return what each folded name, own or from elsewhere, means among the known ones."""
-    others = {plain_name(word): name for name in known for word in SYNONYMS.get(name, "").split()}
-    return others | {plain_name(name): name for name in known}
+def aliases(name: str) -> set[str]:
+    """Return what a known name is called, here and elsewhere, as it is compared."""
+    return {plain_name(word) for word in [name, *(SYNONYMS | KEYS).get(name, "").split()]}
 
 
 def canonical(name: str, known: Iterable[str]) -> str:
     """Return the known name that is meant, or the name as it stands."""
-    return aliases(tuple(known)).get(plain_name(name), name)
+    plain = plain_name(name)
+    return next((right for right in known if plain in aliases(right)), name)
+
+
+def call_from(value: Any, given: list[tuple[str, Any]]) -> Call:
+    """Return the call that a value and its tag describe.
+
+    {"tool": "Bash", "cmd": "ls"}, {"function": {"name": "ls", "arguments": "{}"}}, [{...}, {...}]
+    """
+    if isinstance(value, list) and value:
+        call = call_from(value[0], given)
+        return replace(call, note=FIRST) if value[1:] else call
+    if not isinstance(value, dict):
+        raise Unreadable(f"The call is no JSON object. {FORM}")
+    pairs = [pair for pair in [*given, *value.items()] if pair[0] not in META]
+    fields = unique([(canonical(key, KEYS), item) for key, item in pairs])
+    name, args = fields.pop("name", None), fields.pop("args", None) or {}
+    if isinstance(name, dict):
+        return call_from(name, [])
+    if isinstance(args, str) and args.lstrip()[:1] == "{":  # encoded twice
+        args = read_value(args.lstrip(), 0)[0]
+    if not isinstance(name, str) or not name.strip() or not isinstance(args, dict):
+        raise Unreadable(f"The call names no tool, or its args are no object. {FORM}")
+    return make_call(canonical(name, TOOLS), [*args.items(), *fields.items()])
 
 
 def make_call(name: str, pairs: list[tuple[str, Any]]) -> Call:
-    """Return the call in canonical names; explanations that no tool reads are dropped."""
-    name = canonical(name, TOOLS)
-    if tool := TOOLS.get(name):
-        pairs = [(canonical(key, tool.params), value) for key, value in pairs]
-        pairs = [
-            pair for pair in pairs if pair[0] in tool.params or plain_name(pair[0]) not in EXPLAIN
-        ]
-    args = unique(pairs)
-    bare = without_fence(args.get("content"), str(args.get("path")))
-    if name != "write_file" or bare is None:
-        return Call(name, args)
-    return Call(name, {**args, "content": bare}, "The fence around the whole content was removed.")
+    """Return the call in canonical names, without a fence that wraps all of a non-Markdown file."""
+    params = TOOLS[name].params if name in TOOLS else dict(pairs)
+    args = unique([(canonical(key, params), value) for key, value in pairs])
+    args = {key: args[key] for key in args if key in params or plain_name(key) not in EXPLAIN}
+    markdown = str(args.get("path")).lower().endswith((".md", ".mdx", ".markdown"))
+    whole = name == "write_file" and not markdown and FENCED.fullmatch(str(args.get("content")))
+    return Call(name, {**args, "content": whole[2]}, FENCE) if whole else Call(name, args)
 
 
-def without_fence(content: Any, path: str) -> str | None:
-    """Return the lines in a fence that wraps all of a non-Markdown file, None if none does.
-
-    A fence inside may be the end of the outer one, so with a third fence line all stays as it is.
-    """
-    whole = FENCED.fullmatch(content) if isinstance(content, str) else None
-    if not whole or path.lower().endswith((".md", ".mdx", ".markdown")):
-        return None
-    return None if re.search(rf"^\s*{whole[1]}", whole[2], re.M) else whole[2]
-
-
-def take(rest: dict[str, Any], wanted: list[str]) -> Any:
-    """Remove and return the value of the first of the wanted keys, in any case."""
-    keys = [key for word in wanted for key in rest if key.lower() == word]
-    return rest.pop(keys[0]) if keys else None
-
-
-def call_from(value: Any, name: str = "") -> Call:
-    """Return the call that a JSON value describes, whose name may stand in the tag.
-
-    {"function": {"name": "ls", "arguments": "{}"}}, {"tool": "Bash", "cmd": "ls"}, [{...}, {...}]
-    """
-    if isinstance(value, list):
-        return first_of(value, name)
-    rest = fields_of(value)
-    named = take(rest, NAME_KEYS) or name
-    if isinstance(named, dict):
-        return call_from(named)
-    args = decoded(take(rest, ARGS_KEYS))
-    if not isinstance(named, str) or not named.strip():
-        raise Unreadable(f"The call names no tool. {FORM}")
-    if plain_name(name or named) != plain_name(named) or rest.keys() & {*NAME_KEYS, *ARGS_KEYS}:
-        raise Unreadable(f"The call names its tool or its arguments twice. {FORM}")
-    return make_call(named, [*args.items(), *rest.items()])
-
-
-def first_of(calls: list[Any], name: str) -> Call:
-    """Return the first call of a list, with a note if there are more."""
-    call = call_from(None if name else fields_of(calls))
-    return replace(call, note=FIRST) if calls[1:] else call
-
-
-def fields_of(value: Any) -> dict[str, Any]:
-    """Return the object, or the first of a list of objects, without ids and the like."""
-    first = value[0] if isinstance(value, list) and value else value
-    fields = first if isinstance(first, dict) else {}
-    return {key: item for key, item in fields.items() if key not in META}
-
-
-def decoded(args: Any) -> dict[str, Any]:
-    """Return the arguments, also when they are a string that holds JSON."""
-    if isinstance(args, str) and args.lstrip()[:1] == "{":
-        args = read_value(args.lstrip(), 0)[0]
-    if args and not isinstance(args, dict):
-        raise Unreadable(f"The arguments of the call are no object. {FORM}")
-    return args or {}
-
-
-# Then the openings, searched from left to right; the first kind that fits at a place is taken:
-# what is only shown is stepped over as a whole, then come thinking, the answer, our tag, the native
-# formats, code blocks and spans, what tries to be a call and fails, and at last JSON without a tag.
-NATIVE = (  # how each family opens a call; what follows is JSON, (name=value) or elements
-    r"(?:<tool(?:_call)?>\s*)?<function(?:=|\s+name=[\"']?)NAME[\"']?>",  # qwen3-coder
-    r"<(?:tool|function)_call>\s*(?=[{\[])",  # qwen3, hermes: {"name": "ls", "arguments": {}}
-    r"<tool_call>\s*NAME\s*(?=<arg_key>|</tool_call>)",  # glm: <arg_key>path</arg_key><arg_value>.
-    r"to=NAME\s*(?:<\|(?:channel|constrain)\|>\s*\w+\s*)*<\|message\|>",  # gpt-oss
-    r"(?:\[TOOL_CALLS\]\s*)?(?<![\w.-])NAME\s*(?:\[CALL_ID\]\w+)?\[ARGS\]",  # mistral: ls[ARGS]{}
-    r"(?:\[TOOL_CALLS\]|<\|tool_call\|>|functools)\s*(?=\[)",  # older mistral, granite, phi
-    r"(?:<\|tool_call>|<start_function_call>)call:NAME(?=\{)",  # gemma: call:ls{path:<|"|>.<|"|>}
-    r"<[｜|]tool[▁_]call[▁_]begin[｜|]>(?:function<｜tool▁sep｜>)?NAME(?::\d+)?"
-    r"(?:<[｜|]tool[▁_](?:sep|call_argument_begin)[｜|]>|\s*(?=```))",  # deepseek, kimi
-    r"Action:\s*NAME\s+Action\sInput:\s*(?=\{)",  # ReAct
-    r"(?:\[|<function_calls>|<tool_code>|```tool_code)\s*NAME(?=\()",  # lfm2, olmo3, gemma3
-    r"(?:<\|START_ACTION\|>|<\|python_tag\|>)\s*(?=[\[{])",  # cohere, llama3
-    r"(?:<tool>\s*)?<(?:\w+:)?invoke\s+name=[\"']?NAME[\"']?\s*>",  # <parameter name="path">.
-    r"<NAME(?:\s[^<>]*>|>(?=\s*(?:<\w+>|</|\{)))",  # <read_file><path>x.py</path></read_file>
-)
+# Then the openings, searched from left to right; where several fit, the first is taken. After that
+# of a call stands JSON, Python's (name=value), or elements like <content>...</content>.
 NAME = r"[A-Za-z_][\w.-]*"
-FAMILIES = [re.compile(family.replace("NAME", f"(?P<name>{NAME})"), re.I) for family in NATIVE]
-KEYS = "|".join([*NAME_KEYS, *ARGS_KEYS, *META])
+ATTR = r"""([\w.-]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'<>]*[^\s"'<>/]))"""
 MIND = "think|thinking|thought|reasoning"
+PARTS = {  # in OPENINGS each of these words stands for its pattern, in a group of its own
+    "NAME": NAME,
+    "MIND": MIND,
+    "ATTRS": rf"(?:\s+{ATTR})*",
+    "KEYS": "|".join(" ".join([*KEYS, *KEYS.values(), *META]).split()),
+}
+OPENINGS = r"""(?imsx)
+  (?P<think> <(?P<mind>MIND)\b[^<>]*> .*? </(?P=mind)\s*>
+  | <\|(?:channel\|>analysis<\|message|START_THINKING)\|> .*? <\|(?:end|END_THINKING)\|> )
+| (?P<thinking> <MIND\b[^<>]*> | <\|channel\|>analysis | <\|START_THINKING\|> )  # without end
+| (?P<unthink> </MIND\s*> )
+| (?P<fence> ^[ \t]*(?P<ticks>`{3,}|~~~)[^\n`]*(?:\n\s*|\Z) )? (?:   # perhaps in a code block:
+    (?P<final> (?:<final\b[^<>]*> | <\|channel\|>final<\|message\|>)
+      (?P<answer> .*? ) (?: (?P<over> </final\w*\s*> | <\|(?:end|return)\|> ) | \Z) )
+  | (?P<native>
+      (?:<tool(?:_call)?>\s*)? <function=NAME>                       # qwen3: <parameter=path>a.py..
+    | (?:<tool>\s*)? <(?:(?:\w+:)?invoke|function) ATTRS \s*>        # <parameter name="path">a.py..
+    | (?:<\|?(?:tool_call|function_call|python_tag|START_ACTION)\|?> | \[TOOL_CALLS\])
+      \s*(?=[{\[])                             # hermes, granite, llama3, cohere: {"name": .., ..}
+    | <tool_call>\s* NAME \s*(?=<arg_key>|</tool_call>)              # glm: <arg_key>path</arg_key>
+    | to=NAME \s* (?:<\|(?:channel|constrain)\|>\s*\w+\s*)* <\|message\|>  # gpt-oss: {"path": ..}
+    | (?:\[TOOL_CALLS\]\s*)? (?<![\w.-])NAME \s*(?:\[CALL_ID\]\w+)?\[ARGS\]  # mistral: {"path": ..}
+    | (?:<\|tool_call>|<start_function_call>) call:NAME (?=\{)       # gemma: {path:<|"|>a.py<|"|>}
+    | <｜tool▁call▁begin｜> NAME <｜tool▁sep｜> )                      # deepseek: {"path": ..}
+  | (?P<tag> <tool ATTRS \s*/?> )                                    # ours
+  | (?P<likely>                                     # lfm2, olmo, gemma3: (path="a.py"); cline
+      (?:\[ | <(?:function_calls|tool_code)>\s* | (?(fence)(?<=tool_code\n)|(?!))) NAME (?=\()
+    | <NAME ATTRS \s*(?: /> | >(?=\s*(?:<\w+>|</|\{|\Z)) ) )         # <read_file><path>a.py</path>
+  | (?P<bare> (?=[{\[]\s*(?:\{\s*)?["'“]?KEYS["'”]?\s*:) )           # {"name": "ls", "args": {}}
+  | (?P<block> (?(fence)|(?!)) ) )                                   # nothing of all this
+| (?P<quoted> ^[ \t]*>[^\n]* | (?<!\w)['‘]<\w[^\n]{0,400}?['’]       # > quoted, '<tool>'
+  | (?<!\w)"(?:(?!\n\s*\n)[^"])*"? | [“„«](?:(?!\n\s*\n)[^”“»])*     # "quoted", „quoted“
+  | (?<!`)(?P<run>`+)(?!`)(?:(?!\n[ \t]*\n).){1,4000}?(?<!`)(?P=run)(?!`) )    # `code`
+| (?P<broken> </?tool(?:_call)?(?![\w-]) | <function= | \[(?:TOOL_CALLS|ARGS)\]
+  | <[|｜]tool[▁_]call[▁_]begin | Action\sInput: | (?<!\w)['‘]<(?:tool|final)\b
+  | (?<!`)`+(?!`)(?:(?<=``)|(?=\S))(?:(?!\n[ \t]*\n)[^`])*?<(?:tool|final)\b )  # `open <tool>
+"""
 TOKEN = re.compile(
-    rf"""(?P<shown>^[ \t]*>[^\n]*|(?<!\w)['‘]<\w+|(?<!\w)"(?:(?!\n\s*\n)[^"])*"?
-        |[“„«](?:(?!\n\s*\n)[^”“»])*)  # > quoted, '<tool>', "a quotation"
-    |(?P<think><(?P<mind>{MIND})\b[^<>]*>|<\|channel\|>analysis<\|message\|>|<\|START_THINKING\|>)
-    |(?P<unthink></(?:{MIND})\s*>)|(?P<final><final\b[^<>]*>|<\|channel\|>final<\|message\|>)
-    |(?P<tag><tool(?P<attrs>(?:\s+[\w.-]+\s*=\s*(?:"[^"]*"|'[^']*'|[^\s"'>]*[^\s"'>/]))*)
-        \s*(?P<empty>/?)>(?!\s*<(?:function=|(?:\w+:)?invoke))
-        (?:\s*(?!json\b)(?P<word>{NAME})(?=\s*[{{(<]))?)
-    |(?P<native>{"|".join(NATIVE).replace("NAME", NAME)})
-    |(?P<fence>^[ \t]*(?P<ticks>`{{3,}}|~~~)[^\n`]*$)
-    |(?P<code>(?<!`)(?P<run>`+)(?!`)(?:(?:(?!\n[ \t]*\n).){{1,4000}}?(?<!`)(?P=run)(?!`)))
-    |(?P<broken>(?<!`)`+(?!`)(?:(?<=``)|(?=\S))(?:(?!\n[ \t]*\n)[^`])*?<(?:tool|final)\b
-        |<tool(?:[\s{{]|\Z)|</?tool_call>|</tool>|\[TOOL_CALLS\]|<｜tool▁call▁begin|<function=)
-    |(?P<bare>(?=[{{\[]\s*(?:\{{\s*)?["'“]?(?:{KEYS})["'”]?\s*:))""",
-    re.I | re.M | re.X | re.S,
+    re.sub("|".join(PARTS), lambda m: f"(?P<{m[0]}{m.start()}>{PARTS[m[0]]})", OPENINGS)
 )
-EXACT = ("content", "old_text", "new_text", "command")  # never trimmed: each blank counts
-ELEMENT = re.compile(
-    rf"""\s*<(?:(?P<tag>(?:\w+:)?parameter)(?:=|\s+name=["']?)(?P<key>{NAME})["']?
-    |arg_key>\s*(?P<glm>{NAME})\s*</arg_key>\s*<(?P<value>arg_value)|(?P<child>{NAME}))\s*>""",
-    re.I | re.X,
+JSON = re.compile(  # {, ```json {, json (, // comment {
+    r"(?:\s*(?:(?://|#)[^\n]*\n|/\*[^*]{0,200}\*/))*\s*(?:`+\w*\s*|json\s)?(?:<!\[CDATA\[\s*)?(?=[{\[(])"
 )
-ATTR = re.compile(r"""([\w.-]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]*))""")
-LEAD = re.compile(r"\s*(?:`+\w*\s*|json\s)?(?:<!\[CDATA\[\s*)?")
-STOP = r"<[|｜]/?[\w▁]*(?:end|call|calls|eom_id|return|action)[|｜]>|<\w+\|>|\[/\w+\]|</s>"
-KEEP = "|".join([MIND, *EXACT])  # these close something else
-END = re.compile(
-    rf"[\s)}}\];,`]*(?:\]\]>\s*)?(?:<[/\\]\s*(?!(?:{KEEP})\b)[\w:.-]+\s*>|<tool(?:_call)?>|{STOP})",
-    re.I,
+ELEMENT = re.compile(  # <content>, <parameter=path>, <arg_key>path</arg_key><arg_value>
+    rf"""(?x)\s*<(?:arg_key>\s*(?P<glm>{NAME})\s*</arg_key>\s*<)?(?P<tag>[\w.:-]+)
+    (?:(?:=|\s+name=["']?)(?P<key>{NAME})["']?)?\s*>(?:(?P<gap>\r?\n)|(?P<cdata><!\[CDATA\[))?"""
 )
-TAIL = re.compile(rf"(?:[\s)}}\];,`~]|</?[\w:]+>|{STOP})*", re.I)
 NESTED = re.compile(r"</tool>|<tool\s+[\w.-]+\s*=|<tool>\s*\{", re.I)
-SPACE = re.compile(r"\s*")
-UNTHINK = re.compile(rf"</(?:{MIND})\s*>", re.I)
 AGAIN = re.compile(r"(?:\s*</[\w:]+>)*\s*<tool\s", re.I)  # a call is over and the next one begins
-FINAL_END = re.compile(r"</final\w*\s*>|<\|(?:end|return)\|>", re.I)
+OTHER = "|".join([MIND, *EXACT])  # their end tags are no end of a call
+END = re.compile(  # } and ``` that are too many; </tool>, </tol>, <\tool>, <tool>, <|im_end|>, </s>
+    rf"""(?ix)\]\]> | [\s)}}\];,`~]+ | (?P<tag> <[/\\]\s*(?!(?:{OTHER})\b)[\w:.-]+\s*>
+    | <tool(?:_call)?>(?!\s*[{{<]) | <\w+\|> | <end_\w+> | \[/\w+\]
+    | <[|｜]/?[\w▁]*(?:end|call|calls|eom_id|return|action)[|｜]> )"""
+)
+UNTHINK = re.compile(rf"</(?:{MIND})\s*>", re.I)
 
 
-# Then the readers. Each takes the text and a place, and returns what it read and where that ends.
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What stands at text[start:end]: thinking, an answer, or a call, `closed` by its own end."""
+    """What stands at text[start:end]: a call, an answer or what is broken, else without `item`."""
 
-    kind: str
+    kind: str  # a call without our tag or in a code block is "loose"; with raw text it is "raw"
     start: int
     end: int
-    closed: bool
-    item: Call | Final = Final("")
+    item: Reply | None = None
+    closed: bool = False  # by its own end
 
 
-def read_elements(text: str, pos: int, ours: bool) -> tuple[dict[str, Any], int, str]:
-    """Return the arguments in <content>...</content>, <parameter=path>...</parameter> or the like.
+def piece(token: re.Match[str], kind: str) -> str:
+    """Return the one part of this kind that the opening has, or ""."""
+    return next((v for key, v in token.groupdict().items() if v and key.startswith(kind)), "")
 
-    A child is raw text: whatever could make another end of it possible makes the call unreadable.
-    """
+
+def names_tool(text: str, token: re.Match[str]) -> bool:
+    """Tell whether one of our tools is named, so that <div><p> or {"name": "Ann"} are only text."""
+    words = re.findall(r"[\w.-]+", text[token.start() : token.start() + 200])
+    words = words if token.lastgroup == "bare" else [piece(token, "NAME")]
+    return any(canonical(word, TOOLS) in TOOLS for word in words)
+
+
+def read_elements(text: str, pos: int, ours: bool) -> tuple[dict[str, Any], int]:
+    """Return the arguments in elements; raise Unreadable if one of them could end elsewhere."""
     args: list[tuple[str, Any]] = []
     while element := ELEMENT.match(text, pos):
-        parameter, key, glm, arg_value, child = element.groups()
-        tag = parameter or arg_value or child
-        key = key or glm or child
-        closing = re.compile(rf"</{re.escape(tag)}\s*>", re.I)
+        tag, key = element["tag"], element["glm"] or element["key"] or element["tag"]
+        closing = re.compile(rf"{']]>' * bool(element['cdata'])}</{re.escape(tag)}\s*>", re.I)
         if not (close := closing.search(text, element.end())):
             raise Unreadable(OPEN)
         value, pos = text[element.end() : close.start()], close.end()
-        if child and not one_end(text, value, pos, closing):
+        again = "<tool" in value or not AGAIN.match(text, pos)
+        if key == tag and (NESTED.search(value) or (again and closing.search(text, pos))):
             raise Unreadable(TWICE)
-        args.append((key, exact(value, key, ours)))
-    return unique(args), pos, "elements" if args else "open"
+        if canonical(key, EXACT) not in EXACT:
+            value = value.strip()
+        elif element["gap"] and not ours:  # native formats have a newline at both ends
+            value = re.sub(r"\r?\n\Z", "", value)
+        args.append((key, value))
+    return unique(args), pos
 
 
-def one_end(text: str, value: str, pos: int, closing: re.Pattern[str]) -> bool:
-    """Tell whether the raw value that ends at pos can end nowhere else.
-
-    A second </content> is harmless only where the call is over and another one begins at once.
-    """
-    if NESTED.search(value):
-        return False
-    return not closing.search(text, pos) or ("<tool" not in value and past(AGAIN, text, pos) > pos)
-
-
-def exact(value: str, key: str, ours: bool) -> str:
-    """Return the text without CDATA, or without the newline after <content> (native: both ends)."""
-    if canonical(key, EXACT) not in EXACT:
-        return value.strip()
-    if value.startswith("<![CDATA[") and value.endswith("]]>"):
-        return value[9:-3]
-    inner = re.sub(r"\A\r?\n", "", value)
-    return inner if ours or inner == value else re.sub(r"\r?\n\Z", "", inner)
+def read_body(text: str, token: re.Match[str]) -> tuple[Any, int, bool, str]:
+    """Return what follows the opening of a call, where it ends, if it looks whole, and its form."""
+    if token[0].endswith("/>"):
+        return {}, token.end(), True, "none"
+    if body := JSON.match(text, token.end()):
+        return *read_value(text, body.end()), "json"
+    args, end = read_elements(text, token.end(), bool(token["tag"]))
+    return args, end, bool(args), "raw" if args else "none"
 
 
-def opened(text: str, token: re.Match[str]) -> tuple[str, dict[str, Any]]:
-    """Return the name and the arguments that stand in the opening: <tool name="ls" path=".">."""
-    if not token["tag"]:
-        found = [opening for family in FAMILIES if (opening := family.match(text, token.start()))]
-        return found[0].groupdict("").get("name", "") if token["native"] else "", {}
-    attrs = unique([(key, "".join(quoted)) for key, *quoted in ATTR.findall(token["attrs"])])
-    named = take(attrs, NAME_KEYS[:3])
-    if named and token["word"]:
-        raise Unreadable(f"There is loose text in the tag. {FORM}")
-    return named or token["word"] or "", attrs
-
-
-def read_body(text: str, token: re.Match[str]) -> tuple[Any, int, str]:
-    """Return the value that follows an opening, where it ends, and in which form it stands.
-
-    {"name": ..}, ```json {..}```, <![CDATA[{..}]]>, (path="x") or <path>x</path>
-    """
-    if token["empty"]:
-        return {}, token.end(), "json"
-    pos = past(LEAD, text, token.end())
-    if text[pos : pos + 1] in ("{", "[", "("):
-        return read_value(text, pos)
-    return read_elements(text, token.end(), bool(token["tag"]))
-
-
-def read_end(text: str, pos: int, token: re.Match[str]) -> tuple[int, bool]:
-    """Return where the end tags stop, </tool>, </tol>, }</function>, and if any came."""
-    closed = bool(token["empty"])
-    while not (closed and token["tag"]) and (end := END.match(text, pos)):
-        closed, pos = True, end.end()
-    return pos, closed
-
-
-def past(pattern: re.Pattern[str], text: str, pos: int) -> int:
-    """Return the position after what the pattern matches at pos, pos itself if nothing."""
-    match = pattern.match(text, pos)
-    return match.end() if match else pos
-
-
-def risky(call: Call) -> bool:
-    """Tell whether the call may change something; of an unknown tool nobody knows."""
-    return call.name not in TOOLS or TOOLS[call.name].risky
-
-
-def is_bare_call(value: Any, call: Call) -> bool:
-    """Tell a call from a package.json: a known tool, arguments in args or rightly named."""
-    if call.name not in TOOLS:
-        return False
-    told = any(key.lower() in (*ARGS_KEYS, "function") for key in fields_of(value))
-    return told or (bool(call.args) and call.args.keys() <= TOOLS[call.name].params.keys())
-
-
-def read_call(text: str, token: re.Match[str]) -> Found | None:
-    """Return the call that this opening begins, None if it only looks so; raise Unreadable.
-
-    INVARIANT: a risky call in our tag needs its end tag. Without one it may have been cut off.
-    """
-    kind = token.lastgroup or ""
-    name, attrs = opened(text, token)
-    if kind == "native" and canonical(name, TOOLS) not in ("", *TOOLS):
-        return None  # <div><p>
-    value, end, form = read_body(text, token)
-    if isinstance(value, dict):
-        value = unique([*attrs.items(), *value.items()])
-    call = call_from(value, name)
-    if kind == "bare" and not is_bare_call(value, call):
-        return None
-    end, closed = read_end(text, end, token)
-    if not closed and must_close(call, kind, form):
+def read_call(text: str, token: re.Match[str]) -> Found:
+    """Return the call that this opening begins, without item if it only looks like one."""
+    kind, start, name = token.lastgroup, token.start(), piece(token, "NAME")
+    value, end, whole, form = read_body(text, token)
+    given = [(key, "".join(quoted)) for key, *quoted in re.findall(ATTR, piece(token, "ATTRS"))]
+    call = call_from(value, [*given, ("name", name)] if name else given)
+    tool = TOOLS.get(call.name)
+    if kind == "bare" and not tool:
+        return Found("text", start, end)
+    if kind == "bare" and tool and not call.args.keys() <= tool.params.keys():
+        raise Unreadable(f"The arguments of {call.name} are {', '.join(tool.params)}. {FORM}")
+    closed = token[0].endswith("/>")
+    while closer := END.match(text, end):
+        end, closed = closer.end(), closed or bool(closer["tag"])
+    # INVARIANT: a risky call in our tag or in elements has its end tag; else it may be cut off.
+    unsure = (not tool or tool.risky) and (kind == "tag" or form != "json")
+    if not closed and (unsure or not whole):
         raise Unreadable(OPEN)
-    return Found(
-        "raw" if (kind, form) == ("tag", "elements") else kind, token.start(), end, closed, call
-    )
+    is_loose = kind != "tag" or token["fence"]
+    return Found("loose" if is_loose else form, start, end, call, closed)
 
 
-def must_close(call: Call, kind: str, form: str) -> bool:
-    """Tell whether only an end tag shows that the call is whole; in JSON the brackets do so too."""
-    return form == "open" or (risky(call) and (kind == "tag" or form != "json"))
-
-
-def attempt(text: str, token: re.Match[str]) -> Found | None:
-    """Like read_call, but without our tag only what names one of our tools can be a bad call."""
-    try:
-        return read_call(text, token)
-    except Unreadable:
-        words = re.findall(r"[\w.-]+", text[token.start() : token.start() + 200])
-        if token["tag"] or any(canonical(word, TOOLS) in TOOLS for word in words):
-            raise
-        return None
-
-
-def read_fenced(text: str, fence: re.Match[str]) -> tuple[Found | None, int]:
-    """Return the call or answer that fills a fenced block, if one does, and where to read on."""
-    inner = TOKEN.match(text, past(SPACE, text, fence.end()))
-    kind = inner.lastgroup if inner else ""
-    if inner and kind == "final":
-        return None, inner.start()
-    found = attempt(text, inner) if inner and kind in ("tag", "native", "bare") else None
-    if found:
-        return replace(found, kind="fenced"), past(TAIL, text, found.end)
-    end = text.find("\n" + fence["ticks"], fence.end())
-    if end < 0 and "<tool" in text[fence.end() :]:
-        raise Unreadable(f"The call stands in a code block that is not closed. {FORM}")
-    return None, end + 1 + len(fence["ticks"]) if end >= 0 else len(text)
-
-
-def read_token(text: str, token: re.Match[str]) -> tuple[Found | None, int]:
-    """Return what begins with this token, if anything does, and where to read on."""
-    kind, start, pos = token.lastgroup, token.start(), token.end()
+def read_token(text: str, token: re.Match[str]) -> Found:
+    """Return what begins with this opening; raise Unreadable if that is broken or has no end."""
+    kind, start, pos = token.lastgroup or "", token.start(), token.end()
     if kind == "broken":
         raise Unreadable(f"This looks like a call, but its tag cannot be read. {FORM}")
-    if kind in ("shown", "code"):
-        return None, pos
-    if kind == "fence":
-        return read_fenced(text, token)
-    if kind == "think":
-        word = rf"</{token['mind']}\s*>" if token["mind"] else r"<\|end\|>|<\|END_THINKING\|>"
-        if not (end := re.compile(word, re.I).search(text, pos)):
-            raise Unreadable(f"The thinking was never closed. {FORM}")
-        return Found("think", start, end.end(), True), end.end()
-    if kind == "unthink":
-        return Found("unthink", start, pos, True), pos
-    found = read_answer(text, token) if kind == "final" else attempt(text, token)
-    return found, found.end if found else max(pos, start + 1)
-
-
-def read_answer(text: str, token: re.Match[str]) -> Found:
-    """Return the answer up to </final> or to the end; nothing after it is looked at."""
-    body = FINAL_END.split(text[token.end() :], maxsplit=1)
-    return Found("final", token.start(), len(text), len(body) > 1, Final(body[0].strip()))
+    if kind == "thinking":
+        raise Unreadable(f"The thinking was never closed. {FORM}")
+    if kind == "final":  # nothing after it is looked at
+        return Found(kind, start, len(text), Final(token["answer"].strip()), bool(token["over"]))
+    found = Found(kind, start, max(pos, start + 1))
+    if kind in ("native", "tag") or (kind in ("likely", "bare") and names_tool(text, token)):
+        found = read_call(text, token)
+    if found.item or not token["fence"]:
+        return found
+    ticks, body = token["ticks"], token.end("ticks")  # the block shows something, it is no call
+    end = text.find("\n" + ticks, body)
+    if end < 0 and "<tool" in text[body:]:
+        raise Unreadable(f"The call stands in a code block that is not closed. {FORM}")
+    return Found("block", start, end + 1 + len(ticks) if end >= 0 else len(text))
 
 
 def walk(text: str) -> Iterator[Found]:
-    """Yield thinking, calls and the answer from left to right; raise Unreadable at what is open."""
-    pos = misses = 0
+    """Yield what stands in the text, from left to right and up to what is broken."""
+    pos = 0
     while token := TOKEN.search(text, pos):
-        found, pos = None, token.end() + 1
-        if token.lastgroup != "bare" or misses < 10:  # so that a page of braces costs linear time
-            found, pos = read_token(text, token)
-        if found:
-            yield found
-        elif token.lastgroup == "bare":
-            misses += 1
+        try:
+            found = read_token(text, token)
+        except Unreadable as error:
+            found = Found("broken", token.start(), len(text), Malformed(str(error)))
+        yield found
+        pos = found.end
 
 
 # At last the judgement: what was found is a call only where a call may stand.
 def parse(raw: str, cut: bool = False) -> Reply:
     """Return what the reply says; never raise. `cut`: the server stopped it at the token limit."""
-    try:
-        return settle(raw, cut)
-    except Unreadable as error:
-        return Malformed(str(error))
-
-
-def gather(text: str) -> tuple[list[Found], int]:
-    """Return the first two calls or answers, where thinking ended; a stray </think> voids them."""
-    seen: list[Found] = []
+    items: list[Found] = []
     begin = 0
-    try:
-        for found in walk(text):
-            if found.kind == "unthink" or (found.kind == "think" and not seen):
-                seen, begin = [], found.end
-            elif found.kind != "think":
-                seen = [*seen, found][:2]
-    except Unreadable:  # what follows a good call is no matter, unless the call was only thought
-        if not seen or UNTHINK.search(text, seen[0].end):
-            raise
-    return seen, begin
+    for found in walk(raw):
+        if found.kind == "unthink" or (found.kind == "think" and not items):
+            items, begin = [], found.end  # all before a stray </think> was thinking
+        elif found.item:
+            items.append(found)
+    first = items[0] if items else Found("text", begin, len(raw), Final(raw[begin:].strip()))
+    match first.item:
+        case Call() as call:
+            return judged(call, items, raw, begin, cut)
+        case Final("") | None:
+            return Malformed(f"The reply is empty. {FORM} Or answer: <final>...</final>")
+        case Final(text):
+            return Final(text, cut and not first.closed)
+    return first.item
 
 
-def settle(text: str, cut: bool) -> Reply:
-    """Return what the first call or answer comes to; words without any tag are an answer."""
-    seen, begin = gather(text)
-    first = seen[0] if seen else Found("text", begin, len(text), False, Final(text[begin:].strip()))
-    if isinstance(first.item, Call):
-        return settle_call(first.item, text, cut, seen, begin)
-    if not first.item.text:
-        raise Unreadable(f"The reply is empty. {FORM} Or answer: <final>...</final>")
-    return replace(first.item, cut=cut and not first.closed)
-
-
-def settle_call(call: Call, text: str, cut: bool, seen: list[Found], begin: int) -> Reply:
-    """Return the call if it stands where a call may stand, with a note about what was left out."""
-    first, then = seen[0], seen[-1] if seen[1:] else None
+def judged(call: Call, items: list[Found], raw: str, begin: int, cut: bool) -> Reply:
+    """Return the first call if it may stand there, with a note about what was left out."""
+    first, then = [*items, Found("end", len(raw), len(raw))][:2]
     if cut and not first.closed:
-        raise Unreadable(OPEN)
-    if first.kind not in ("tag", "raw") and not last_thing(text, first, then, begin):
-        if first.kind == "fenced" and not risky(call):
-            return Final(text[begin:].strip(), cut)
-        raise Unreadable(f"A call has to be in its tag, or the last thing in the reply. {FORM}")
-    if then:
-        late = EARLY if then.kind == "final" else FIRST
-        return replace(call, note=f"{call.note} {late}".strip())
-    return call
-
-
-def last_thing(text: str, call: Found, then: Found | None, begin: int) -> bool:
-    """Tell whether at most two lines stand before the call and nothing but more calls after it.
-
-    Without our tag this is what tells a call from an example in an answer.
-    """
-    before = [line for line in text[begin : call.start].splitlines() if line.strip("`~ \t")]
-    after = then.start if then and then.kind != "final" else len(text)
-    return len(before) <= 2 and past(TAIL, text, call.end) >= after
+        return Malformed(OPEN)
+    if isinstance(items[-1].item, Malformed) and UNTHINK.search(raw, first.end):
+        return items[-1].item  # perhaps the call was only thought
+    late = {Call: FIRST, Final: EARLY}.get(type(then.item), "")
+    before = [line for line in raw[begin : first.start].splitlines() if line.strip()]
+    is_last = first.end >= (then.start if late == FIRST else len(raw))
+    if first.kind == "loose" and not (is_last and len(before) <= 2):  # perhaps only an example
+        return Malformed(f"A call has to be in its tag, or the last thing in the reply. {FORM}")
+    return replace(call, note=f"{call.note} {late}".strip())
 
 
 def finished(text: str) -> bool:
-    """Tell whether a growing reply can be stopped: a tagged call or an answer is complete.
-
-    After a raw block 256 characters more are read, since another end tag may follow.
-    """
+    """Tell whether a growing reply can be stopped: a tagged call or an answer is complete."""
     if "</" not in text and "/>" not in text:
         return False  # cheap, since this is asked for each chunk of a stream
-    try:
-        found = next(found for found in walk(text) if "think" not in found.kind)
-    except (Unreadable, StopIteration):
+    found = next((found for found in walk(text) if found.item), None)
+    if not found or not found.closed or found.kind == "loose" or UNTHINK.search(text, found.end):
         return False
-    wait = {"final": 0, "tag": 0, "raw": 256}.get(found.kind, len(text) + 1)
-    thought = UNTHINK.search(text, found.end)
-    return found.closed and not thought and len(text) - found.end >= wait
+    return found.kind != "raw" or len(text) - found.end >= 256  # another end tag may follow
 
 
-SURROGATE = re.compile("[\ud800-\udfff]")
+SURROGATE = re.compile("[\ud800-\udfff]")  # half of a pair: JSON can spell it, UTF-8 cannot
 
 
 def as_json(call: Call) -> str:
     """Return the JSON form, which can carry any text; lone surrogates are spelt out."""
     fields = {"name": call.name, "args": call.args}
     text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
-    if SURROGATE.search(text):
-        text = json.dumps(fields, separators=(",", ":"))
-    return f"<tool>{text}</tool>"
-
-
-@functools.lru_cache(200)
-def reads_back(raw: str, in_json: str) -> bool:
-    """Tell whether parse takes the raw form for just what the JSON form says."""
-    call = parse(raw)
-    return isinstance(call, Call) and not call.note and as_json(call) == in_json
+    return f"<tool>{text.encode('utf-8', 'backslashreplace').decode()}</tool>"
 
 
 def render(call: Call) -> str:
-    """Return the canonical form: raw for text of several lines, where that can carry it."""
-    args, in_json = call.args, as_json(call)
+    """Return the canonical form: raw for text of several lines, where parse reads that back."""
+    args = call.args
     if any(key in EXACT and "\n" in str(value) for key, value in args.items()):
         attrs = "".join(f' {key}="{args[key]}"' for key in args if key not in EXACT)
         texts = "".join(f"<{key}>\n{args[key]}</{key}>" for key in args if key in EXACT)
         raw = f'<tool name="{call.name}"{attrs}>{texts}</tool>'
-        if not SURROGATE.search(raw) and reads_back(raw, in_json):
+        if not SURROGATE.search(raw) and parse(raw) == replace(call, note=""):
             return raw
-    return in_json
+    return as_json(call)
 
 
 # ---- 3b. Declaring a tool ----

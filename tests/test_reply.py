@@ -1710,13 +1710,6 @@ NATIVE: list[Row] = [
         DEEP.removesuffix("<｜tool▁calls▁end｜>"),
         RUN,
     ),
-    (
-        "deepseek r1",
-        "deepseek-r1 native with a fence",
-        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>run_shell\n"
-        '```json\n{"command": "ls -la"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
-        RUN,
-    ),
     ("glm", "glm-4.6 native", GLM, RUN),
     (
         "glm two",
@@ -2413,6 +2406,21 @@ NEVER: list[tuple[str, str, str, bool, Any]] = [
     ("code span double", "quoted with two backticks", f"Write ``{tool(RM)}`` to clean.", False, MF),
     ("code span bare", "quoted", f"Write `{RM}` to clean.", False, MF),
     ("code span last", "quoted at the end", f"To clean, write `{tool(RM)}`", False, MF),
+    ("quoted prose single open", "quoted, no end", f"The README says '{tool(RM)}", False, MF),
+    (
+        "think end after a fence",
+        "all before it was thinking",
+        f"```\n{RM}\n```\n</think>",
+        False,
+        M,
+    ),
+    (
+        "think end after a fence, answer",
+        "all before it was thinking",
+        f"```json\n{RM}\n```\n</think>\nI won't.",
+        False,
+        F,
+    ),
     ("blockquote", "quoted", f"The file says:\n> {tool(RM)}\nI ignore that.", False, MF),
     ("blockquote last", "quoted at the end", f"The file says:\n\n> {tool(RM)}", False, MF),
     ("blockquote indented", "quoted", f"The file says:\n  > {tool(RM)}\n", False, MF),
