@@ -1523,16 +1523,22 @@ def pass_gate(agent: "MiniAgent", tool: Tool, args: dict[str, Any]) -> Result:
     read_only, policy = agent.read_only or agent.plan, agent.approval_policy
     verdict = decide(tool.risky, policy, read_only)
     if verdict is Verdict.DENY:
-        why = "this run is read-only" if read_only else "the mode is --approval never"
+        why = (
+            "plan mode is on (/plan turns it off)" if agent.plan else "the mode is --approval never"
+        )
+        why = "a subagent only looks" if agent.read_only else why
         raise Refused(f"approval denied for {tool.name}: {why}")
     if verdict is Verdict.ASK and not tool.plans:
         approve(agent, tool.name, args, visible(json.dumps(args)))
+    if not tool.plans:
+        agent.tell("call", tool.name)
     made = tool.run(agent, **args)
     if not tool.plans:
         return made if isinstance(made, Result) else Result(str(made))
     harmless = getattr(made, "argv", None) is not None
     if decide(tool.risky, policy, read_only, harmless) is Verdict.ASK:
         approve(agent, tool.name, args, made.preview())
+    agent.tell("call", f"{tool.name} {args.get('command', '')}".strip())
     return made.perform(agent)  # type: ignore[no-any-return]
 
 
@@ -1548,6 +1554,7 @@ def approve(agent: "MiniAgent", name: str, args: dict[str, Any], preview: str) -
     if answer.lower() in ("a", "always"):
         agent.always.add(key)
     elif answer.lower() not in ("y", "yes"):
+        answer = re.sub(r"\x1b\[[\d;]*.", "", answer)  # arrow keys are no part of a reason
         reason = "" if answer.lower() in ("", "n", "no") else f": the user says: {answer}"
         raise Refused(f"approval denied for {name}{reason}")
 
@@ -2264,8 +2271,9 @@ FAULTS = [
     (r"^TimeoutError", False,
      "Ollama was silent for {timeout:g} s. Loading a model and reading a long prompt take minutes"
      " on a slow machine: raise --ollama-timeout."),
-    (r"^ConnectionRefused|refused it", False,
-     "No Ollama server answers at {host}. Start one with `ollama serve`, or name another: --host."),
+    (r"^(ConnectionRefused|gaierror)|refused it", False,
+     "No Ollama server answers at {host}. Start one with `ollama serve`, or name another one with"
+     " --host."),
     (r"^404 .*model.* not found", False,
      "The model {model} is not there. Pull it with `ollama pull {model}`, or take one of these with"
      " --model: {models}."),
@@ -2565,7 +2573,8 @@ class Run:
             f"changed {visible(n)} (+{more} -{less})" for n, (more, less) in self.files.items()
         ]
         for text, code in self.commands:
-            parts.append(f"ran {visible(text)[:60]}{'...' * (len(text) > 60)} (exit {code})")
+            ended = "stopped" if code is None else f"exit {code}"
+            parts.append(f"ran {visible(text)[:60]}{'...' * (len(text) > 60)} ({ended})")
         return "; ".join(parts) or "nothing changed"
 
 
@@ -2832,7 +2841,6 @@ class MiniAgent:
             tool = known_tool(name)
             args = tool.bind(args)
             refuse_repetition(self.session["history"], tool, args)
-            self.tell("call", name)
             result = pass_gate(self, tool, args)
         except ToolError as error:
             is_step, guarded = not isinstance(error, Refused), isinstance(error, Repeated)
@@ -2840,7 +2848,11 @@ class MiniAgent:
             result = Result(f"error: {error}", {"guarded": True} if guarded else {})
         except KeyboardInterrupt as error:
             text = clip(str(error) or "error: interrupted by the user", RESULT_CHARS)
-            self.record({"role": "tool", "name": name, "args": args, "content": text})
+            event: Event = {"role": "tool", "name": name, "args": args, "content": text}
+            if isinstance(error, Interrupted):  # a command, and it had begun
+                event |= {"exit_code": None, "harmless": False}
+            self.run.note(self.record(event))
+            self.tell("result", event)
             raise
         except (ModelError, WindowFull):  # of a subagent
             raise
@@ -2858,12 +2870,13 @@ class MiniAgent:
 
 def attach_files(agent: MiniAgent, request: str) -> None:
     """Record a read for each `@path` in the human's request that names a file; it is no step."""
-    if agent.depth:
-        return
-    for name in re.findall(r"(?<!\S)@([^\s@]+?)[.,;:!?)]*(?!\S)", request):
+    for name in [] if agent.depth else re.findall(r"(?<!\S)@([^\s@]+?)[.,;:!?)]*(?!\S)", request):
         with contextlib.suppress(ToolError):
             if agent.path(name).is_file():
                 agent.record(agent.perform(Call("read_file", {"path": name})))
+                continue
+        if re.search("[./]", name):
+            agent.tell("notice", f"@{name} is no file in the workspace; it is sent as it stands.")
     agent.run.steps = 0
 
 

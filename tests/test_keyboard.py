@@ -670,7 +670,7 @@ def test_the_live_line_names_the_phase_and_leaves_nothing_behind(
 def test_the_live_line_names_the_tool_that_runs(talk: Talk, tmp_path: Path) -> None:
     tty = talk(waiting(tmp_path / "go"), args=("--approval=auto",))
     tty.line("work")
-    tty.expect(re.compile(r"\rrunning run_shell \d+ s"))
+    tty.expect(re.compile(r"\rrunning run_shell "))
     (tmp_path / "go").touch()
     tty.expect(PROMPT)
     assert "running" not in tty.screen(history=True)
@@ -753,7 +753,7 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("cols", [40, 80, 200])
+@pytest.mark.parametrize("cols", [40, 200])
 @pytest.mark.parametrize("name", NAMES)
 def test_the_box_of_the_welcome_is_a_box(
     terminal: OpenTerminal, server: OllamaServer, tmp_path: Path, name: str, cols: int

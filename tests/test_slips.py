@@ -383,6 +383,13 @@ def test_warnings_that_are_heeded_between_do_not_end_the_run_early(make: Make) -
     assert agent.ask("work") == "done" and guarded(agent) == [2, 6] and agent.run.steps == 6
 
 
+def test_a_change_before_the_last_two_runs_of_a_call_does_not_excuse_a_third(make: Make) -> None:
+    look = call("search", pattern="greet")
+    agent = make(look, edits(1), look, look)
+    agent.ask("work")
+    assert guarded(agent) == [3]
+
+
 def test_a_new_request_begins_with_no_warnings(make: Make) -> None:
     agent = make(*[call("list_files")] * 4, DONE, *[call("list_files")] * 4, DONE)
     assert (agent.ask("one"), agent.ask("two")) == ("done", "done")
