@@ -1554,7 +1554,6 @@ def approve(agent: "MiniAgent", name: str, args: dict[str, Any], preview: str) -
     if answer.lower() in ("a", "always"):
         agent.always.add(key)
     elif answer.lower() not in ("y", "yes"):
-        answer = re.sub(r"\x1b\[[\d;]*.", "", answer)  # arrow keys are no part of a reason
         reason = "" if answer.lower() in ("", "n", "no") else f": the user says: {answer}"
         raise Refused(f"approval denied for {name}{reason}")
 
