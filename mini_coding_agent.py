@@ -811,12 +811,14 @@ def judged(call: Call, items: list[Found], raw: str, begin: int, cut: bool) -> R
 
 def finished(text: str) -> bool:
     """Tell whether a growing reply can be stopped: a tagged call or an answer is complete."""
-    if "</" not in text and "/>" not in text:
+    if not re.search(r"<(?:tool|final)\b", text, re.IGNORECASE):
         return False  # cheap, since this is asked for each chunk of a stream
     found = next((found for found in walk(text) if found.item), None)
     if not found or not found.closed or found.kind == "loose" or UNTHINK.search(text, found.end):
         return False
-    return found.kind != "raw" or len(text) - found.end >= 256  # another end tag may follow
+    # Another end tag of a raw block may follow; and what began with prose may turn out as thinking.
+    sure = found.kind != "raw" and (found.kind == "final" or not text[: found.start].strip())
+    return sure or len(text) - found.end >= 256
 
 
 SURROGATE = re.compile("[\ud800-\udfff]")  # half of a pair: JSON can spell it, UTF-8 cannot
@@ -1122,15 +1124,19 @@ def stands_above(session: dict[str, Any], facts: dict[str, Any]) -> bool:
     return False
 
 
+class Expired(Exception):
+    """The time is over. TimeoutError would do, but it is an OSError, and those are survived."""
+
+
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in here after so many seconds, even in the middle of a regex match.
+    """Raise Expired in here after so many seconds, even in the middle of a regex match.
 
     Python's `re` can't be stopped otherwise; it does look for signals while it matches.
     """
 
     def ring(*_: Any) -> None:
-        raise TimeoutError
+        raise Expired
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -1183,8 +1189,8 @@ def search(agent: "MiniAgent", pattern: Filled, path: Filled = ".") -> str:
             for file in walk_files(agent, top) if top.is_dir() else [top]:
                 lines += itertools.islice(matching_lines(agent.root, file, regex), 101 - len(lines))
                 if len(lines) > 100 or time.monotonic() > deadline:
-                    raise TimeoutError
-    except TimeoutError:
+                    raise Expired
+    except Expired:
         why = "100 matches" if len(lines) > 100 else f"{SEARCH_SECONDS:g} seconds"
         lines[100:] = [f"[stopped after {why}; search a smaller path]"]
     as_text = "" if regex.pattern == pattern else " as plain text"
@@ -1206,11 +1212,11 @@ class Change:
     said: str
 
     def diff(self) -> list[str]:
-        """Return the unified diff, each line safe to print."""
+        """Return the unified diff of the bytes, each line safe to print."""
         old, new = ([] if side is None else diff_lines(side) for side in (self.before, self.after))
-        name = visible(self.name)
-        was = "/dev/null" if self.before is None else name
-        return list(difflib.unified_diff(old, new, was, name, lineterm=""))
+        was = "/dev/null" if self.before is None else self.name
+        lines = difflib.unified_diff(old, new, was, self.name, lineterm="")
+        return [part for line in lines for part in visible(line, "\t\n").split("\n")]
 
     def preview(self) -> str:
         """Return the diff; of one over 200 lines the middle is left out, and said to be."""
@@ -1237,8 +1243,8 @@ class Change:
 
 
 def diff_lines(data: bytes) -> list[str]:
-    """Return a file's lines for a diff, safe to print; a missing last newline is named."""
-    *lines, rest = [visible(line, "\t") for line in data.decode("utf-8", "replace").split("\n")]
+    """Return a file's lines for a diff, byte for byte; a missing last newline is named."""
+    *lines, rest = data.decode("utf-8", "surrogateescape").split("\n")
     return [*lines, rest + "\n\\ No newline at end of file"] if rest else lines
 
 
@@ -1345,8 +1351,8 @@ def missed_patch(path: str, text: str, old: str, spots: list[int]) -> str:
     if all(re.match(r"\s*\d+: ", line) for line in wanted if line.strip()):
         return "old_text not found: leave out the line numbers, they are not in the file"
     anchor = max(range(len(wanted)), key=lambda i: len(wanted[i].strip()))
-    stripped = [line.strip()[:200] for line in lines[:20_000]]
-    close = difflib.get_close_matches(wanted[anchor].strip()[:200], stripped, 1, 0.5)
+    stripped = [line.strip()[:120] for line in lines[:5_000]]  # more would take many seconds
+    close = difflib.get_close_matches(wanted[anchor].strip()[:120], stripped, 1, 0.5)
     if not close:
         return f"old_text not found in {path}, and nothing like it; read the file again"
     first = max(stripped.index(close[0]) - anchor, 0)
@@ -1375,7 +1381,7 @@ def difference(wanted: list[str], region: list[str]) -> str:
 CAPTURE_BYTES = 200_000  # kept of each end of an output while it is read
 SECRET_NAME = re.compile(
     r"token(?!iz)|secret|passw|passphrase|credential|api_?key|access_?key|private_?key"
-    r"|_key$|_pat$|_pwd$",
+    r"|_key$|_pat$|_pwd$|_auth$|_dsn$|jwt|sshpass|database_url",
     re.IGNORECASE,
 )
 DENIED = re.compile(r"permission denied|operation not permitted|errno 13", re.IGNORECASE)
@@ -1910,7 +1916,7 @@ def check_session(session: Any, name: str) -> dict[str, Any]:
         check_extras(session["fold"], session["undo"], len(session["history"]))
     except (TypeError, ValueError, AttributeError, KeyError):  # can be done without
         session |= {"fold": asdict(Fold()), "undo": []}
-    return session
+    return session | {"memory": memory_of(session["history"])}
 
 
 def is_event(event: Any) -> bool:
@@ -1918,6 +1924,8 @@ def is_event(event: Any) -> bool:
     texts = [event.get("role"), event.get("content")] if isinstance(event, dict) else [None]
     if texts[0] == "tool":
         texts += [event.get("name"), "" if isinstance(event.get("args"), dict) else None]
+    elif isinstance(event, dict) and ({"args", "exit_code"} & event.keys()):
+        return False
     return all(isinstance(text, str) for text in texts)
 
 
@@ -1948,8 +1956,9 @@ def private_folder(folder: Path) -> None:
         if part.is_symlink():
             raise OSError(errno.ELOOP, f"{part.name} is a link")
         part.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.parent.name == STATE_DIR and not (folder.parent / ".gitignore").exists():
-        (folder.parent / ".gitignore").write_text("*\n")
+    ignore = folder.parent / ".gitignore"
+    if not os.path.lexists(ignore):  # a dangling link must not be written through
+        replace_file(ignore, b"*\n", 0o600)
 
 
 class SessionStore:
@@ -2899,6 +2908,7 @@ def shorten(text: str, columns: int) -> str:
     """Return a text of at most so many columns; the middle gives way."""
     if width(text) <= columns:
         return text
+    columns = max(columns, 4)
     head, tail = text[:columns], text[-columns:]
     while width(head) + width(tail) + 3 > columns and (head or tail):
         head, tail = (head[:-1], tail) if width(head) > width(tail) else (head, tail[1:])
@@ -3035,7 +3045,7 @@ def drop_typed_ahead() -> None:
 def brief(event: Event) -> str:
     """Return a call and its result in one line."""
     args, text = event["args"], event["content"]
-    main = next((args[key] for key in ("path", "command", "pattern", "task") if key in args), "")
+    main = next((args[key] for key in ("pattern", "path", "command", "task") if key in args), "")
     if text.startswith("error: "):
         result = text.removeprefix("error: ").partition("\n")[0]
     elif "exit_code" in event:
@@ -3049,8 +3059,9 @@ def brief(event: Event) -> str:
         noun = {"list_files": "entries", "search": "matches"}.get(event["name"], "lines")
         result = f"{text.count(chr(10)) + 1} {noun}" if "\n" in text else text
     columns = max(shutil.get_terminal_size().columns, 40)
-    main = shorten(visible(str(main)), (columns - len(event["name"]) - 5) // 2)
-    head = f"- {visible(event['name'])[:20]} {main}".rstrip() + ": "
+    name = visible(event["name"])[:20]
+    main = shorten(visible(str(main)[:1000]), (columns - len(name) - 5) // 2)
+    head = f"- {name} {main}".rstrip() + ": "
     return head + shorten(visible(result), columns - width(head))
 
 
@@ -3210,10 +3221,11 @@ def show_session(agent: MiniAgent, argument: str) -> str:
 def list_sessions(agent: MiniAgent, argument: str) -> str:
     """List the saved sessions: age, requests, the first request."""
     lines = []
-    for name in agent.session_store.ids()[:20]:
+    store = SessionStore(agent.session_store.root)  # its own: what is listed is not resumed
+    for name in store.ids()[:20]:
         with contextlib.suppress(SessionError, OSError):
-            age = time.time() - agent.session_store.path(name).stat().st_mtime
-            events = agent.session_store.load(name)["history"]
+            age = time.time() - store.path(name).stat().st_mtime
+            events = store.load(name)["history"]
             asked = [event["content"] for event in events if event["role"] == "user"]
             shown = f"{int(age // 86400)} d" if age > 86400 else f"{int(age // 60)} min"
             if asked:
@@ -3291,7 +3303,7 @@ def report(run: Run, answer: str, code: int, session_id: str = "") -> str:
     return json.dumps(facts)
 
 
-HISTORY = Path("~/.mini_coding_agent_history").expanduser()
+HISTORY = Path(os.path.expanduser("~/.mini_coding_agent_history"))
 
 
 def set_up_keyboard() -> None:
@@ -3315,6 +3327,8 @@ def set_up_keyboard() -> None:
     readline.set_completer(complete)
     readline.set_completer_delims(" ")
     is_libedit = "libedit" in (readline.__doc__ or "")
+    if not is_libedit and os.environ.get("TERM", "dumb") != "dumb":
+        readline.parse_and_bind("set enable-bracketed-paste on")  # Python turned it off
     readline.parse_and_bind("bind ^I rl_complete" if is_libedit else "tab: complete")
 
 

@@ -149,7 +149,7 @@ def test_only_y_or_a_allows_never_and_subagents_change_nothing(repo: Path) -> No
 
 
 @posix
-def test_a_command_has_no_terminal_and_no_input_and_is_stopped_with_all_that_it_started(
+def test_a_command_has_no_terminal_and_no_input_and_is_stopped_with_its_whole_process_group(
     repo: Path,
 ) -> None:
     agent = agent_in(repo, approval_policy="auto")
