@@ -813,11 +813,17 @@ def finished(text: str) -> bool:
     """Tell whether a growing reply can be stopped: a tagged call or an answer is complete."""
     if not re.search(r"<(?:tool|final)\b", text, re.IGNORECASE):
         return False  # cheap, since this is asked for each chunk of a stream
-    found = next((found for found in walk(text) if found.item), None)
-    if not found or not found.closed or found.kind == "loose" or UNTHINK.search(text, found.end):
+    begin = 0
+    for found in walk(text):
+        if found.item:
+            break
+        begin = found.end if found.kind == "think" else begin
+    else:
+        return False
+    if not found.closed or found.kind == "loose" or UNTHINK.search(text, found.end):
         return False
     # Another end tag of a raw block may follow; and what began with prose may turn out as thinking.
-    sure = found.kind != "raw" and (found.kind == "final" or not text[: found.start].strip())
+    sure = found.kind != "raw" and (found.kind == "final" or not text[begin : found.start].strip())
     return sure or len(text) - found.end >= 256
 
 

@@ -254,8 +254,16 @@ def test_a_stream_stops_at_the_end_of_a_call_and_never_in_its_middle(lead: str) 
         text = lead + mca.render(call)
         if "</tool>" != text[-7:] or "<tool>{" != text[len(lead) :][:7]:
             continue
-        assert stops(text) == len(text), text
+        prose = lead.strip() and not lead.startswith("<think>")  # may turn out as thinking
+        assert stops(text) == (None if prose else len(text)), text
+        assert stops(text + "x" * 256) == len(text) + 256 * bool(prose), text
         assert same(mca.parse(text), call), text
+
+
+def test_a_call_after_prose_that_turns_out_as_thinking_does_not_stop_a_stream() -> None:
+    call = '<tool>{"name":"run_shell","args":{"command":"rm x"}}</tool>'
+    text = f"Hmm, maybe {call} but no, that is wrong.\n</think>\n<final>nothing</final>"
+    assert stops(text) is None and mca.parse(text) == mca.Final("nothing")
 
 
 @pytest.mark.parametrize("lead", LEADS)
