@@ -122,7 +122,10 @@ INSIDE = {
         'os.close(os.open(os.ttyname(s), os.O_RDWR | os.O_NOCTTY))"'
     ),
     "semaphores": '{python} -c "import multiprocessing as m; m.Lock()"',
-    "tests": "echo 'import tempfile; tempfile.TemporaryFile()' > test_x.py && {python} -m unittest",
+    "tests": (
+        "printf 'import tempfile, unittest\\nclass T(unittest.TestCase):\\n def test(self):"
+        "\\n  tempfile.TemporaryFile().close()\\n' > test_x.py && {python} -m unittest"
+    ),
     "a git repository": (
         "git init -q . && echo x > a && git add a && "
         "git -c user.name=a -c user.email=a@b commit -qm x && git checkout -qb y && "
