@@ -240,15 +240,20 @@ def git_facts(root: Path, repo: Path) -> dict[str, Any]:
     }
 
 
-def read_document(folder: Path, name: str, limit: int) -> str:
-    """Return the beginning of a text file of a folder; empty unless it really lies in there."""
+def read_document(path: Path, limit: int) -> str:
+    """Return the beginning of a text file; empty unless it really lies below its folder."""
     with contextlib.suppress(OSError, RuntimeError):
-        path = (folder / name).resolve()
-        if inside(folder, path):
-            with open_regular(path) as file:
+        real = path.resolve()
+        if inside(path.parent, real):
+            with open_regular(real) as file:
                 text = file.read(4 * limit).decode("utf-8", "replace").strip()
             return text if len(text) <= limit else text[:limit].rstrip() + " [...]"
     return ""
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Tell whether an entry is a folder and not a link to one."""
+    return entry.is_dir(follow_symlinks=False)
 
 
 def folder_entries(
@@ -262,21 +267,19 @@ def folder_entries(
     return []
 
 
-def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Tell whether an entry is a folder and not a link to one."""
-    return entry.is_dir(follow_symlinks=False)
-
-
-def folder_tree(folder: Path, ignored: frozenset[str], root: Path, depth: int) -> list[str]:
-    """Return an indented listing, at most 12 entries a folder; links are named, not followed."""
+def folder_lines(root: Path, ignored: frozenset[str]) -> list[str]:
+    """Return one line a folder, from the top down: `src: lib/, a.py, link@, ... 5 more`."""
     lines: list[str] = []
-    entries = folder_entries(folder, ignored, root, 2000)
-    for entry in entries[:12]:
-        lines.append(visible(entry.name) + "/" * is_folder(entry) + "@" * entry.is_symlink())
-        if is_folder(entry) and depth > 1 and len(lines) < 60:
-            below = folder_tree(Path(entry.path), ignored, root, depth - 1)
-            lines += ["  " + line for line in below]
-    return lines + [f"... {len(entries) - 12} more"] * (len(entries) > 12)
+    folders = [root]
+    while folders and len(lines) < 12:
+        folder = folders.pop(0)
+        entries = folder_entries(folder, ignored, root, 2000)
+        names = [visible(e.name) + "/" * is_folder(e) + "@" * e.is_symlink() for e in entries[:12]]
+        names += [f"... {len(entries) - 12} more"] * (len(entries) > 12)
+        shown = visible(folder.relative_to(root).as_posix())
+        lines.append(f"{shown}: {', '.join(names) or '(empty)'}")
+        folders += [Path(e.path) for e in entries[:12] if is_folder(e)]
+    return lines
 
 
 @dataclass
@@ -289,9 +292,7 @@ class WorkspaceContext:
     default_branch: str = "-"
     status: str = "(no git repository)"
     recent_commits: list[str] = field(default_factory=list)
-    project_docs: dict[str, str] = field(
-        default_factory=dict
-    )  # AGENTS.md outermost first, excerpts
+    project_docs: dict[str, str] = field(default_factory=dict)  # the outermost AGENTS.md first
     layout: list[str] = field(default_factory=list)
     ignored: frozenset[str] = frozenset()  # what git ignores, relative to cwd
 
@@ -304,42 +305,36 @@ class WorkspaceContext:
         """
         root = Path(cwd).resolve()
         repo = next((p for p in (root, *root.parents) if os.path.lexists(p / ".git")), None)
-        facts = git_facts(root, repo) if repo else {}
-        ignored = facts.get("ignored", frozenset())
-        trees = (folder_tree(root, ignored, root, depth) for depth in (3, 2, 1))
-        docs = {}
-        for folder in [p for p in reversed((root, *root.parents)) if inside(repo or root, p)]:
-            name = os.path.relpath(folder / "AGENTS.md", root).replace(os.sep, "/")
-            docs[name] = read_document(folder, "AGENTS.md", 2500)
-        for name, limit in (("README.md", 600), ("pyproject.toml", 400), ("package.json", 400)):
-            docs[name] = read_document(root, name, limit)
-        return cls(
-            cwd=str(root), repo_root=str(repo or root), **facts,
-            layout=next((tree for tree in trees if len(tree) <= 60), []),
-            project_docs={name: text for name, text in docs.items() if text},
-        )  # fmt: skip
+        context = cls(str(root), str(repo or root), **(git_facts(root, repo) if repo else {}))
+        context.layout = folder_lines(root, context.ignored)
+        around = [p for p in reversed((root, *root.parents)) if inside(repo or root, p)]
+        files = [(folder / "AGENTS.md", 2500) for folder in around]
+        files += [(root / name, 500) for name in ("README.md", "pyproject.toml", "package.json")]
+        for path, limit in files:
+            if text := read_document(path, limit):
+                context.project_docs[os.path.relpath(path, root).replace(os.sep, "/")] = text
+        return context
+
+    def parts(self) -> Iterator[tuple[int, str]]:
+        """Yield the snapshot in parts with a rank: the higher, the sooner a part is left out."""
+        yield 0, "Taken when the session started; what happened since is in the transcript."
+        yield 0, f"- cwd: {visible(self.cwd)}\n- repo_root: {visible(self.repo_root)}"
+        yield 0, f"- branch: {visible(self.branch)} (default: {visible(self.default_branch)})"
+        yield 0, "- status:\n" + textwrap.indent(self.status, "  ")
+        yield 0, "\n  ".join(["- recent commits:", *(self.recent_commits or ["-"])])
+        yield 1, "\n  ".join(["- layout:", *self.layout[:1]])
+        yield from ((3, "  " + line) for line in self.layout[1:])
+        guides = [name for name in self.project_docs if name.endswith("AGENTS.md")]
+        for name, text in self.project_docs.items():
+            rank = 4 if name not in guides else 2 if name != guides[-1] else 0
+            yield rank, f"- {visible(name)}:\n" + textwrap.indent(text, "  ")
 
     def text(self, limit: int = SNAPSHOT_BYTES) -> str:
         """Return the snapshot in at most `limit` bytes; the least useful parts go first."""
-        facts = [
-            "Taken when the session started; what happened since is in the transcript.",
-            f"- cwd: {visible(self.cwd)}", f"- repo_root: {visible(self.repo_root)}",
-            f"- branch: {visible(self.branch)} (default: {visible(self.default_branch)})",
-            "- status:", textwrap.indent(self.status, "  "),
-            "- recent commits:", *(f"  {line}" for line in self.recent_commits or ["-"]),
-            "- layout:",
-        ]  # fmt: skip
-        docs = {
-            name: f"- {visible(name)}:\n" + "\n".join("  " + line for line in text.splitlines())
-            for name, text in self.project_docs.items()
-        }
-        guides = [text for name, text in docs.items() if name.endswith("AGENTS.md")]
-        tree = [f"  {line}" for line in self.layout] or ["  (empty)"]
-        top, nearest = [line for line in tree if not line.startswith("   ")], guides[-1:]
-        shorter = [(tree, list(docs.values())), (tree, guides), (top, guides), (top, nearest)]
-        texts = ("\n".join([*facts, *layout, *shown]) for layout, shown in shorter)
-        text = next((text for text in texts if size(text) <= limit), "\n".join([*facts, *nearest]))
-        return clip(text, limit * len(text) // max(size(text), 1))
+        parts, ranks = list(self.parts()), range(4, -1, -1)
+        texts = ["\n".join(part for rank, part in parts if rank <= most) for most in ranks]
+        texts += [clip(texts[-1], room) for room in range(limit, 0, -20)]
+        return next((text for text in texts if size(text) <= limit), texts[-1])
 
 
 # -- 2. Prompt shape and cache reuse ---------------------------------------------------------------
@@ -373,10 +368,9 @@ Rules:
 - When you are done reply <final>: what you did and what you found, in plain words."""
 
 LABELS = re.compile(
-    r"(?:^|(?<=[\r\v\f\x1c-\x1e\x85\u2028\u2029]))(?=\[(?:user|assistant|notice|tool|subagent)\b"
-    r"|(?:Rules|Tools|Valid response examples|Workspace|Memory|Transcript|Current user request):"
-    r"|</?(?:tool|final)\b)",
-    re.IGNORECASE | re.MULTILINE,
+    r"(?im)(^|(?<=[\r\v\f\x1c-\x1e\x85\u2028\u2029]))(?=\[(user|assistant|notice|tool|subagent)\b"
+    r"|(Rules|Tools|Valid response examples|Workspace|Memory|Transcript|Current user request):"
+    r"|</?(tool|final)\b)"
 )
 TAIL_CHARS, TAIL_BYTES = 160, 200  # with the hint under 60 tokens; NUM_BATCH says why
 
@@ -409,23 +403,20 @@ def build_prefix(tools: "Iterable[Tool]", snapshot: str) -> str:
     """Return the part of the prompt that stays the same for the whole session."""
     tools = list(tools)
     shown = [tool for tool in tools if tool.name in ("read_file", "run_shell", "write_file")]
-    examples = [render(Call(tool.name, tool.example)) for tool in shown or tools[:3]]
     return "\n".join([
-        *(RULES, "", "Tools:", *(tool.line() for tool in tools), ""),
-        *("Valid response examples:", *examples, "<final>Done: ...</final>", ""),
-        *("Workspace:", quote(snapshot), "", ""),
+        RULES, "\nTools:", *(tool.line() for tool in tools),
+        "\nValid response examples:", *(render(Call(tool.name, tool.example)) for tool in shown),
+        "<final>Done: ...</final>\n\nWorkspace:", quote(snapshot), "\n",
     ])  # fmt: skip
 
 
 def build_tail(request: str, hint: str) -> str:
     """Return the request in brief, on one line, and the hint."""
-    brief = " ".join(request.split())
-    if len(brief) > TAIL_CHARS or size(defuse(brief)) > TAIL_BYTES:
-        room = TAIL_BYTES * size(brief) // size(defuse(brief))
-        brief = (
-            brief.encode("utf-8", "replace")[:room].decode("utf-8", "ignore")[:TAIL_CHARS] + "..."
-        )
-    return f"{quote(brief)}\n({hint})"
+    whole = " ".join(request.split())
+    brief = whole[:TAIL_CHARS]
+    while size(defuse(brief)) > TAIL_BYTES:
+        brief = brief[:-1]
+    return f"{quote(brief)}{'...' * (brief != whole)}\n({hint})"
 
 
 def build_prompt(prefix: str, memory: str, transcript: str, tail: str) -> str:
