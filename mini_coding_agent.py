@@ -2319,6 +2319,20 @@ def is_loopback(url: str) -> bool:
     return re.match(r"https?://(127\.[\d.]+|localhost|\[::1\])(:|/|$)", url) is not None
 
 
+@functools.cache
+def make_opener(url: str) -> Any:
+    """Return an opener of URLs that follows no redirect and asks no proxy for this machine."""
+    from urllib import request as web
+
+    opener = web.OpenerDirector()
+    handlers = [web.HTTPHandler, web.HTTPDefaultErrorHandler, web.HTTPErrorProcessor]
+    handlers += [web.HTTPSHandler] if url.startswith("https:") else []
+    handlers += [] if is_loopback(url) else [web.ProxyHandler]
+    for handler in handlers:
+        opener.add_handler(handler())
+    return opener
+
+
 class OllamaModelClient:
     """The model behind an Ollama server.
 
@@ -2335,19 +2349,6 @@ class OllamaModelClient:
         self.sampling = {"temperature": temperature, "top_p": top_p, "presence_penalty": 0}
         self.watch: Callable[[str, str], None] = lambda phase, text: None  # for the terminal
 
-    @functools.cached_property
-    def opener(self) -> Any:
-        """An opener that follows no redirect and asks no proxy for this machine."""
-        from urllib import request as web
-
-        opener = web.OpenerDirector()
-        handlers = [web.HTTPHandler, web.HTTPDefaultErrorHandler, web.HTTPErrorProcessor]
-        handlers += [web.HTTPSHandler] if self.host.startswith("https:") else []
-        handlers += [] if is_loopback(self.host) else [web.ProxyHandler]
-        for handler in handlers:
-            opener.add_handler(handler())
-        return opener
-
     def call(self, path: str, body: dict[str, Any] | None = None, timeout: float = 0) -> Any:
         """Send a request and return the open response; raise ModelError for what can go wrong."""
         from http.client import HTTPException
@@ -2356,7 +2357,7 @@ class OllamaModelClient:
         data = None if body is None else json.dumps(body).encode()
         try:
             sent = request.Request(self.host + path, data, {"Content-Type": "application/json"})
-            answer = self.opener.open(sent, timeout=timeout or self.timeout)
+            answer = make_opener(self.host).open(sent, timeout=timeout or self.timeout)
             if answer is None:
                 raise ValueError("this is no http address")
             return answer
@@ -2426,49 +2427,48 @@ class OllamaModelClient:
 
     def read(self, response: Any) -> Completion:
         """Read the stream up to its `done` line, or to the end of the call or answer in it."""
-        from http.client import HTTPException
-
         text, thinking, tokens, is_complete = "", False, 0, False
         try:
-            for line in response:
-                chunk = self.decode(line)
+            for chunk in self.chunks(response):
                 piece = str(chunk.get("response") or "")
                 if is_complete and piece.strip():
                     break  # the model goes on inventing: hang up, and the server stops
                 text, tokens = text + piece, tokens + 1
-                thinking = thinking or bool(chunk.get("thinking"))
+                thinking |= bool(chunk.get("thinking"))
                 if chunk.get("done"):
                     return completion(text, chunk, thinking)
                 self.watch("writing", piece)
                 if not is_complete and ">" in text[-400:] and finished(text):
-                    is_complete = True  # the counts mostly follow at once: wait a little for them
-                    with contextlib.suppress(AttributeError):  # no public name for the socket
-                        response.fp.raw._sock.settimeout(0.5)
-            if not is_complete:
-                raise ModelError("Ollama ended its reply before it was done.", transient=True)
-        except (OSError, HTTPException) as problem:
-            if not is_complete:
-                fault = self.fault(0, problem)
-                fault.partial = text
-                raise fault from None
+                    is_complete = True
+                    wait_no_longer(response, 0.5)  # the counts mostly follow at once
         except ModelError as fault:
             fault.partial = text
-            raise
+            if not is_complete:
+                raise
         return Completion(text, output_tokens=tokens)
 
-    def decode(self, line: bytes) -> dict[str, Any]:
-        """Return one line of the stream; raise ModelError if it is none, or says `error`."""
+    def chunks(self, response: Any) -> Iterator[dict[str, Any]]:
+        """Yield the objects of the stream up to the one that says `done`; raise ModelError."""
+        from http.client import HTTPException
+
         try:
-            chunk = json.loads(line)
-        except ValueError:
-            chunk = None
-            if line.startswith(b"{") and not line.endswith(b"\n"):
-                raise self.fault(0, "IncompleteRead") from None
-        if not isinstance(chunk, dict):
-            raise self.fault(0, f"a garbled line: {line[:60].decode('utf-8', 'replace')}")
-        if chunk.get("error"):
-            raise self.fault(500, json.dumps(chunk))
-        return chunk
+            for line in response:
+                try:
+                    chunk = json.loads(line)
+                except ValueError:
+                    chunk = None
+                if not isinstance(chunk, dict):
+                    torn = line.startswith(b"{") and not line.endswith(b"\n")
+                    garbled = f"a garbled line: {str(line[:60], 'utf-8', 'replace')}"
+                    raise self.fault(0, "IncompleteRead" if torn else garbled)
+                if chunk.get("error"):
+                    raise self.fault(500, json.dumps(chunk))
+                yield chunk
+                if chunk.get("done"):
+                    return
+        except (OSError, HTTPException) as problem:
+            raise self.fault(0, problem) from None
+        raise ModelError("Ollama ended its reply before it was done.", transient=True)
 
     def fault(self, status: int, said: Any) -> ModelError:
         """Return the ModelError for an HTTP status and body, or for an exception."""
@@ -2493,21 +2493,28 @@ class OllamaModelClient:
         return ModelError(sentence, transient=transient, status=status)
 
 
+def wait_no_longer(response: Any, seconds: float) -> None:
+    """Let a read from the server fail after so many seconds of silence."""
+    with contextlib.suppress(AttributeError):  # there is no public name for the socket
+        response.fp.raw._sock.settimeout(seconds)
+
+
 def completion(text: str, final: dict[str, Any], thinking: bool) -> Completion:
     """Return the reply with the figures of the stream's last line, whose durations are in ns."""
-    lost, count = "", int(final.get("eval_count") or 0)
+    number: Callable[[str], Any] = lambda name: final.get(name) or 0  # absent, or null
     for native in (final.get("tool_calls") or [])[:1]:  # some parsers deliver what they took out
         function = native.get("function") or {}
         args = function.get("arguments")
         text += render(Call(str(function.get("name")), args if isinstance(args, dict) else {}))
-    if not text.strip() and (thinking or count > 1):
+    lost = ""
+    if not text.strip() and (thinking or number("eval_count") > 1):
         swallowed = "your reply was in a tool-call format that the server swallows"
         lost = "your reply held only thinking" if thinking else swallowed
     return Completion(
         text, lost=lost, cut=final.get("done_reason") == "length",
-        prompt_tokens=int(final.get("prompt_eval_count") or 0), output_tokens=count,
-        prompt_seconds=(final.get("prompt_eval_duration") or 0) / 1e9,
-        output_seconds=(final.get("eval_duration") or 0) / 1e9,
+        prompt_tokens=int(number("prompt_eval_count")), output_tokens=int(number("eval_count")),
+        prompt_seconds=number("prompt_eval_duration") / 1e9,
+        output_seconds=number("eval_duration") / 1e9,
     )  # fmt: skip
 
 
@@ -2609,16 +2616,12 @@ class Repeated(Refused):
 
 def refuse_repetition(events: Sequence[Event], tool: Tool, args: dict[str, Any]) -> None:
     """Raise Repeated if the last two runs of a call agree and nothing changed since."""
-    same: list[Event] = []
-    for event in itertools.takewhile(lambda e: e["role"] != "user", reversed(events)):
-        if event["role"] != "tool" or event.get("guarded"):
-            continue
-        if event["name"] == tool.name and tool.defaults | event["args"] == args:
-            same.append(event)
-            if len(same) == 2:
-                break
-        elif not same and may_change_things(event):
-            return
+    is_same = lambda event: event["name"] == tool.name and tool.defaults | event["args"] == args
+    this_request = reversed(events[request_index(events) + 1 :])
+    runs = [e for e in this_request if e["role"] == "tool" and not e.get("guarded")]
+    if any(map(may_change_things, itertools.takewhile(lambda e: not is_same(e), runs))):
+        return
+    same = list(filter(is_same, runs))[:2]
     if len(same) == 2 and result_key(same[0]) == result_key(same[1]):
         text = f"repeated identical tool call for {tool.name}; choose a different tool or return"
         known = clip(same[0]["content"], 1000)
@@ -2783,37 +2786,42 @@ class MiniAgent:
         `data` belongs to the request, but nobody typed it, so it attaches nothing. Raise ModelError
         if the model fails, KeyboardInterrupt at Ctrl-C; both are recorded.
         """
-        run = self.run = Run()
-        most_calls = max(3 * self.max_steps, self.max_steps + 4)
+        self.run = Run()
+        whole = f"{user_message}\n\nStandard input:\n{data}" if data else user_message
         try:
-            whole = f"{user_message}\n\nStandard input:\n{data}" if data else user_message
             self.record({"role": "user", "content": clip(whole, self.window.request_chars)})
             attach_files(self, user_message)
-            while run.model_calls < most_calls and run.guarded < GUARD_LIMIT:
-                steps_left = run.steps < self.max_steps
-                done = self.complete(user_message)
-                match read_reply(done):
-                    case Final(text, cut) if not cut or run.room:
-                        return self.finish("finished", text + CUT_MARK * cut)
-                    case Final():
-                        self.remind(done, "Your answer was cut off. Answer again, shorter.")
-                    case Malformed(why):
-                        self.remind(done, why)
-                    case Call() as call if steps_left:
-                        run.room = 0
-                        self.record(self.perform(call))
-                if not steps_left:
-                    return self.finish("steps")
-            return self.finish("loop" if run.guarded >= GUARD_LIMIT else "malformed")
+            return self.finish(*self.work(user_message))
         except WindowFull:
             return self.finish("window")
         except (ModelError, KeyboardInterrupt) as error:
-            run.stop = "error" if isinstance(error, ModelError) else "interrupted"
-            why = str(error) if isinstance(error, ModelError) else "interrupted by the user"
+            failed = isinstance(error, ModelError)
+            self.run.stop = "error" if failed else "interrupted"
+            why = error if failed else "interrupted by the user"
             self.record({"role": "notice", "content": f"The request ended here: {why}"})
             raise
         finally:
             close_undo(self)
+
+    def work(self, request: str) -> tuple[str, str]:
+        """Go round the loop until an answer or a limit ends it; return why it ended, the answer."""
+        run, most_calls = self.run, max(3 * self.max_steps, self.max_steps + 4)
+        while run.model_calls < most_calls and run.guarded < GUARD_LIMIT:
+            steps_left = run.steps < self.max_steps
+            done = self.complete(request)
+            match read_reply(done):
+                case Final(text, cut) if not cut or run.room:
+                    return "finished", text + CUT_MARK * cut
+                case Final():
+                    self.remind(done, "Your answer was cut off. Answer again, shorter.")
+                case Malformed(why):
+                    self.remind(done, why)
+                case Call() as call if steps_left:
+                    run.room = 0
+                    self.record(self.perform(call))
+            if not steps_left:
+                return "steps", ""
+        return "loop" if run.guarded >= GUARD_LIMIT else "malformed", ""
 
     def remind(self, done: Completion, why: str) -> None:
         """Keep an unusable reply as the model wrote it and tell the model how to do better."""
