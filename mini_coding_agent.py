@@ -2616,7 +2616,9 @@ class Repeated(Refused):
 
 def refuse_repetition(events: Sequence[Event], tool: Tool, args: dict[str, Any]) -> None:
     """Raise Repeated if the last two runs of a call agree and nothing changed since."""
-    is_same = lambda event: event["name"] == tool.name and tool.defaults | event["args"] == args
+    is_same: Callable[[Event], bool] = lambda event: (
+        event["name"] == tool.name and tool.defaults | event["args"] == args
+    )
     this_request = reversed(events[request_index(events) + 1 :])
     runs = [e for e in this_request if e["role"] == "tool" and not e.get("guarded")]
     if any(map(may_change_things, itertools.takewhile(lambda e: not is_same(e), runs))):
