@@ -1842,6 +1842,25 @@ def make_fold(events: Sequence[Event], tokens: Callable[[Fold], int], budget: in
     return fold if tokens(fold) <= budget else None
 
 
+class WindowFull(Exception):
+    """No fold brings the prompt within the window."""
+
+
+def fit_prompt(agent: "MiniAgent", request: str, budget: int, at_once: bool = False) -> str:
+    """Return a prompt of at most `budget` tokens, folded if need be; raise WindowFull."""
+    prompt, estimate = agent.prompt(request), agent.window.estimate
+    if estimate(prompt) <= budget and not at_once:
+        return prompt
+    measure = lambda fold: estimate(agent.prompt(request, fold))
+    fold = make_fold(agent.session["history"], measure, budget)
+    if fold is None:
+        raise WindowFull
+    agent.session["fold"] = asdict(replace(fold, number=agent.session["fold"]["number"] + 1))
+    folded = agent.prompt(request)
+    agent.tell("fold", f"{estimate(prompt)} tokens of prompt folded to {estimate(folded)}.")
+    return folded
+
+
 # -- 5. Sessions, memory and resumption ------------------------------------------------------------
 #
 # The list of events is the only state; memory, prompt and summaries are computed from it. It is
@@ -2644,8 +2663,53 @@ def read_reply(done: Completion) -> "Reply":
             return malformed
 
 
-class WindowFull(Exception):
-    """No fold brings the prompt within the window."""
+def next_completion(agent: "MiniAgent", request: str) -> Completion:
+    """Return the model's next reply: fold when the prompt is too long, try again what may pass.
+
+    Raise ModelError, or WindowFull.
+    """
+    retried, prompt = False, ""
+    for _ in range(6):
+        try:
+            if hasattr(agent.model_client, "prepare"):
+                agent.window.tokens = min(agent.model_client.prepare(), agent.window.tokens)
+            prompt = fit_prompt(agent, request, agent.window.budget)
+            free = agent.window.tokens - agent.window.estimate(prompt)
+            room = min(max(agent.max_new_tokens, agent.run.room), free)
+            agent.run.model_calls += 1
+            said = agent.model_client.complete(prompt, room)
+        except ModelError as fault:
+            if agent.window.overflowed(prompt, *fault.overflow):
+                continue
+            if fault.partial:
+                agent.record({"role": "assistant", "content": fault.partial, "unreadable": True})
+                agent.record({"role": "notice", "content": "This reply broke off on its way."})
+            if retried or not fault.transient:
+                raise
+            retried = True
+            agent.tell("notice", f"{fault} Trying once more.")
+            time.sleep(RETRY_SECONDS)
+            continue
+        done = said if isinstance(said, Completion) else Completion(str(said))
+        agent.run.count(prompt, agent.last_prompt, done, agent.window)
+        agent.last_prompt = prompt
+        if not agent.window.was_cut(prompt, done.prompt_tokens):
+            agent.window.learn(prompt, done.prompt_tokens)
+            return done
+        agent.tell("warning", "The server cut the prompt without a word; folding it to fit.")
+    raise WindowFull
+
+
+def attach_files(agent: "MiniAgent", request: str) -> None:
+    """Record a read for each `@path` in the human's request that names a file; it is no step."""
+    for name in [] if agent.depth else re.findall(r"(?<!\S)@([^\s@]+?)[.,;:!?)]*(?!\S)", request):
+        with contextlib.suppress(ToolError):
+            if agent.path(name).is_file():
+                agent.record(agent.perform(Call("read_file", {"path": name})))
+                continue
+        if re.search("[./]", name):
+            agent.tell("notice", f"@{name} is no file in the workspace; it is sent as it stands.")
+    agent.run.steps = 0
 
 
 @dataclass(kw_only=True)
@@ -2732,56 +2796,6 @@ class MiniAgent:
         memory = memory_text(memory_of(events[: fold.at]))
         return build_prompt(self.prefix, memory, history_text(events, fold), tail)
 
-    def fit(self, request: str, budget: int, at_once: bool = False) -> str:
-        """Return a prompt of at most `budget` tokens, folded if need be; raise WindowFull."""
-        prompt, estimate = self.prompt(request), self.window.estimate
-        if estimate(prompt) <= budget and not at_once:
-            return prompt
-        measure = lambda fold: estimate(self.prompt(request, fold))
-        fold = make_fold(self.session["history"], measure, budget)
-        if fold is None:
-            raise WindowFull
-        self.session["fold"] = asdict(replace(fold, number=self.session["fold"]["number"] + 1))
-        folded = self.prompt(request)
-        self.tell("fold", f"{estimate(prompt)} tokens of prompt folded to {estimate(folded)}.")
-        return folded
-
-    def complete(self, request: str) -> Completion:
-        """Return the model's next reply: fold when the prompt is too long, try again what may pass.
-
-        Raise ModelError, or WindowFull.
-        """
-        retried, prompt = False, ""
-        for _ in range(6):
-            try:
-                if hasattr(self.model_client, "prepare"):
-                    self.window.tokens = min(self.model_client.prepare(), self.window.tokens)
-                prompt = self.fit(request, self.window.budget)
-                free = self.window.tokens - self.window.estimate(prompt)
-                room = min(max(self.max_new_tokens, self.run.room), free)
-                self.run.model_calls += 1
-                said = self.model_client.complete(prompt, room)
-            except ModelError as fault:
-                if self.window.overflowed(prompt, *fault.overflow):
-                    continue
-                if fault.partial:
-                    self.record({"role": "assistant", "content": fault.partial, "unreadable": True})
-                    self.record({"role": "notice", "content": "This reply broke off on its way."})
-                if retried or not fault.transient:
-                    raise
-                retried = True
-                self.tell("notice", f"{fault} Trying once more.")
-                time.sleep(RETRY_SECONDS)
-                continue
-            done = said if isinstance(said, Completion) else Completion(str(said))
-            self.run.count(prompt, self.last_prompt, done, self.window)
-            self.last_prompt = prompt
-            if not self.window.was_cut(prompt, done.prompt_tokens):
-                self.window.learn(prompt, done.prompt_tokens)
-                return done
-            self.tell("warning", "The server cut the prompt without a word; folding it to fit.")
-        raise WindowFull
-
     def ask(self, user_message: str, data: str = "") -> str:
         """Work on a request until it is answered or a limit ends it; return the answer.
 
@@ -2810,7 +2824,7 @@ class MiniAgent:
         run, most_calls = self.run, max(3 * self.max_steps, self.max_steps + 4)
         while run.model_calls < most_calls and run.guarded < GUARD_LIMIT:
             steps_left = run.steps < self.max_steps
-            done = self.complete(request)
+            done = next_completion(self, request)
             match read_reply(done):
                 case Final(text, cut) if not cut or run.room:
                     return "finished", text + CUT_MARK * cut
@@ -2881,18 +2895,6 @@ class MiniAgent:
         self.run.note(event)
         self.tell("result", event)
         return event
-
-
-def attach_files(agent: MiniAgent, request: str) -> None:
-    """Record a read for each `@path` in the human's request that names a file; it is no step."""
-    for name in [] if agent.depth else re.findall(r"(?<!\S)@([^\s@]+?)[.,;:!?)]*(?!\S)", request):
-        with contextlib.suppress(ToolError):
-            if agent.path(name).is_file():
-                agent.record(agent.perform(Call("read_file", {"path": name})))
-                continue
-        if re.search("[./]", name):
-            agent.tell("notice", f"@{name} is no file in the workspace; it is sent as it stands.")
-    agent.run.steps = 0
 
 
 # -- The terminal ----------------------------------------------------------------------------------
@@ -3168,7 +3170,7 @@ def fold_now(agent: MiniAgent, argument: str) -> str:
     if len(agent.session["history"]) < 2:
         return "There is nothing to fold."
     # A fold goes down to half of its budget, and the prefix does not fold.
-    folded = agent.fit(task, tokens + estimate(agent.prefix), at_once=True)
+    folded = fit_prompt(agent, task, tokens + estimate(agent.prefix), at_once=True)
     agent.save()
     return f"Folded {tokens} tokens to {estimate(folded)}."
 
