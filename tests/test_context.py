@@ -10,16 +10,18 @@ from pathlib import Path
 
 import pytest
 
+import mini_coding_agent as mca
 from conftest import Git, Run
 from ollama_server import OllamaServer
-from program import PROGRAM
-
-sys.path.insert(0, str(PROGRAM.parent))
-
-import mini_coding_agent as mca
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX file names, links, scripts")
 LABELS = ("Rules:", "Tools:", "Valid response examples:", "Workspace:", "Memory:", "Transcript:")
+
+
+@pytest.fixture
+def repo(git_repo: Path) -> Path:
+    """A git repository, as nearly everything here needs."""
+    return git_repo
 
 
 @pytest.fixture(autouse=True)

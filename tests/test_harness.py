@@ -425,10 +425,10 @@ def test_what_scrolls_off_is_kept() -> None:
 # The fixtures
 
 
-def test_the_repository_is_clean_and_on_main(repo: Path, git: Git) -> None:
-    assert git("status", "--porcelain", cwd=repo) == ""
-    assert git("branch", "--show-current", cwd=repo) == "main\n"
-    assert git("log", "--format=%an %s", cwd=repo) == "Test First commit\n"
+def test_the_repository_is_clean_and_on_main(git_repo: Path, git: Git) -> None:
+    assert git("status", "--porcelain", cwd=git_repo) == ""
+    assert git("branch", "--show-current", cwd=git_repo) == "main\n"
+    assert git("log", "--format=%an %s", cwd=git_repo) == "Test First commit\n"
 
 
 def test_run_gives_code_output_and_a_clean_environment(

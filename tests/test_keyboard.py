@@ -14,14 +14,11 @@ from typing import Any
 
 import pytest
 
-from conftest import FILES, OpenTerminal, Run
-from ollama_server import OllamaServer, Reply
-from program import PROGRAM
-from terminal import Terminal
-
-sys.path.insert(0, str(PROGRAM.parent))
-
 import mini_coding_agent as mca
+from conftest import DONE, FILES, OpenTerminal, Run
+from ollama_replies import call, python
+from ollama_server import OllamaServer, Reply
+from terminal import Terminal
 
 try:
     import readline
@@ -38,33 +35,14 @@ ANSWERED = re.compile(r"[\r\n]done\n(?:.*\n)?[\r\n]?> ")
 QUESTION = "its reason: "
 UP, LEFT, CTRL_A, CTRL_E, CTRL_R, CTRL_W = "\x1b[A", "\x1b[D", "\x01", "\x05", "\x12", "\x17"
 SGR = re.compile(r"\x1b\[[0-9;]*m")
-DONE = "<final>done</final>"
 
 Talk = Callable[..., Terminal]
-
-
-def call(name: str, **args: Any) -> str:
-    return f"<tool>{json.dumps({'name': name, 'args': args})}</tool>"
-
-
-def python(code: str) -> str:
-    """A call that runs this Python code, without quotes in it."""
-    return call("run_shell", command=f'"{sys.executable}" -c "{code}"', timeout=60)
 
 
 def waiting(path: Path) -> str:
     """A command that ends when a file is there."""
     code = f"import os, time\nwhile not os.path.exists({str(path)!r}): time.sleep(0.01)"
     return call("run_shell", command=f'"{sys.executable}" -c "{code}"', timeout=60)
-
-
-@pytest.fixture
-def repo(tmp_path: Path) -> Path:
-    """The sample files in a folder without git, which nothing here needs."""
-    for name, text in FILES.items():
-        (tmp_path / "repo" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "repo" / name).write_bytes(text.encode("utf-8"))
-    return tmp_path / "repo"
 
 
 @pytest.fixture

@@ -6,28 +6,22 @@ import json
 import math
 import re
 import socket
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import Run
-from ollama_server import Json, Model, OllamaServer, Reply
-from program import PROGRAM, Result
-
-sys.path.insert(0, str(PROGRAM.parent))
 import mini_coding_agent as mca
+from conftest import Run
+from ollama_replies import call
+from ollama_server import Json, Model, OllamaServer, Reply
+from program import Result
 
 MODEL = "qwen3.5:4b"
 DONE = "<final>all is done</final>"
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
 DIED = "model runner has unexpectedly stopped, this may be due to resource limitations"
 STOPPED = "an error was encountered while running the model: unexpected EOF"
-
-
-def call(tool: str, /, **args: Any) -> str:
-    return f"<tool>{json.dumps({'name': tool, 'args': args})}</tool>"
 
 
 LOOK = call("read_file", path="calc.py")

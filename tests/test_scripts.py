@@ -8,61 +8,27 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import FILES, Run, Spawn
+import mini_coding_agent as mca
+from conftest import DONE, Agent, Run, Spawn
+from ollama_replies import call, python
 from ollama_server import Model, OllamaServer, Reply
 from program import PROGRAM
 
-sys.path.insert(0, str(PROGRAM.parent))
-
-import mini_coding_agent as mca
-
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals and descriptors")
 
-DONE = "<final>done</final>"
 JSON_FIELDS = {
     *("answer", "stop", "exit_code", "session", "steps", "files", "commands"),
     *("prompt_tokens", "output_tokens", "reused"),
 }
 
-Agent = Callable[..., Any]
-
-
-def call(name: str, **args: Any) -> str:
-    return f"<tool>{json.dumps({'name': name, 'args': args})}</tool>"
-
-
-def python(code: str) -> str:
-    """A call that runs this Python code, without quotes in it."""
-    return call("run_shell", command=f'"{sys.executable}" -c "{code}"', timeout=60)
-
 
 WRITE = call("write_file", path="new.txt", content="one\ntwo\n")
-
-
-@pytest.fixture
-def repo(tmp_path: Path) -> Path:
-    """The sample files in a folder without git, which nothing here needs."""
-    for name, text in FILES.items():
-        (tmp_path / "repo" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "repo" / name).write_bytes(text.encode("utf-8"))
-    return tmp_path / "repo"
-
-
-@pytest.fixture
-def agent(run: Run, server: OllamaServer, repo: Path) -> Agent:
-    """agent(replies, *args, stdin=None) runs the program in the sample folder."""
-
-    def agent(replies: Iterable[Any], *args: str, **kwargs: Any) -> Any:
-        server.script(replies, then=DONE)
-        return run("--cwd", repo, "--host", server.url, *args, **kwargs)
-
-    return agent
 
 
 def events(repo: Path) -> list[dict[str, Any]]:

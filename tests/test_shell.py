@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -15,13 +14,11 @@ from typing import Any
 
 import pytest
 
-from conftest import OpenTerminal, Run, Spawn
-from ollama_server import OllamaServer, Reply
-from program import PROGRAM
-
-sys.path.insert(0, str(PROGRAM.parent))
-
 import mini_coding_agent as mca
+from conftest import OpenTerminal, Run, Spawn
+from ollama_replies import shell
+from ollama_server import OllamaServer, Reply
+from program import START, start_after
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32", reason="needs a POSIX shell, sessions and signals"
@@ -33,11 +30,6 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 
 Agent = Callable[..., Any]
 DONE = "<final>all said</final>"
-
-
-def shell(command: str, **args: Any) -> str:
-    call = {"name": "run_shell", "args": {"command": command, **args}}
-    return f"<tool>{json.dumps(call)}</tool>"
 
 
 def result(server: OllamaServer, number: int = -1) -> str:
@@ -197,7 +189,7 @@ sys.exit(code)
 def test_endless_output_costs_a_few_megabytes(server: OllamaServer, agent: Agent) -> None:
     peaks = []
     for command in ("echo y", "yes", "while :; do printf '%080000d' 1; done"):
-        argv = [sys.executable, "-c", MEASURE, sys.executable, PROGRAM]
+        argv = [sys.executable, "-c", MEASURE, *START]
         done = agent([shell(command, timeout=1)], argv=argv)
         peaks.append(int(done.out.rpartition("peak ")[2]))
         if command != "echo y":
@@ -426,7 +418,7 @@ def test_without_the_sandbox_a_command_writes_where_its_user_may(
 
 
 NO_LANDLOCK = """
-import ctypes, os, struct, sys
+import ctypes, struct
 # The kernel answers "no such system call" to 444: a filter for seccomp, in four instructions.
 steps = [(0x20, 0, 0, 0), (0x15, 0, 1, 444), (0x06, 0, 0, 0x50026), (0x06, 0, 0, 0x7FFF0000)]
 code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
@@ -434,7 +426,6 @@ program = ctypes.create_string_buffer(struct.pack("@HP", len(steps), ctypes.addr
 prctl = ctypes.CDLL(None, use_errno=True).prctl
 if prctl(38, 1, 0, 0, 0) or prctl(22, 2, program):
     sys.exit("no seccomp")
-os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
@@ -442,7 +433,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 def test_without_landlock_auto_says_so_once_and_on_refuses_to_start(
     out: Path, server: OllamaServer, agent: Agent
 ) -> None:
-    argv = [sys.executable, "-c", NO_LANDLOCK, sys.executable, PROGRAM]
+    argv = start_after(NO_LANDLOCK)
     done = agent([shell(OUTSIDE), shell("echo two")], argv=argv)
     if "no seccomp" in done.err:
         pytest.skip("this kernel has no seccomp to hide Landlock with")
