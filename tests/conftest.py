@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import subprocess
 import sys
 import uuid
@@ -118,12 +120,12 @@ def run(processes: Processes) -> Run:
 
 
 @pytest.fixture
-def agent(run: Run, server: OllamaServer, repo: Path) -> Agent:
-    """agent(replies, *args, stdin=None) runs the program at `repo`; DONE follows the replies."""
+def agent(run_here: Run, server: OllamaServer, repo: Path) -> Agent:
+    """agent(replies, *args, stdin="") runs main() at `repo`; DONE follows the replies."""
 
     def agent(replies: Iterable[Any], *args: str | Path, **kwargs: Any) -> Result:
         server.script(replies, then=DONE)
-        return run("--cwd", repo, "--host", server.url, *args, **kwargs)
+        return run_here("--cwd", repo, "--host", server.url, *args, **kwargs)
 
     return agent
 
@@ -144,6 +146,39 @@ def make(repo: Path) -> Make:
         )  # fmt: skip
 
     return make
+
+
+@pytest.fixture
+def run_here(
+    agent_env: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Run:
+    """As `run`, but main() in this process: faster, for what no signal and no terminal changes."""
+    signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+    def run_here(
+        *args: str | Path, stdin: str | bytes = "", env: Mapping[str, str | None] | None = None
+    ) -> Result:
+        (tmp_path / "stdin").write_bytes(stdin.encode() if isinstance(stdin, str) else stdin)
+        handlers = {number: signal.getsignal(number) for number in signals}
+        capsys.readouterr()
+        with (tmp_path / "stdin").open(encoding="utf-8") as data, monkeypatch.context() as patch:
+            for name in [*os.environ]:
+                patch.delenv(name)
+            for name, value in changed(agent_env, env).items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "stdin", data)
+            patch.chdir(tmp_path)
+            try:
+                code = mca.main([*map(str, args)])
+            finally:
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
+        return Result(code, *capsys.readouterr())
+
+    return run_here
 
 
 @pytest.fixture

@@ -78,14 +78,14 @@ def session_of(folder: Path) -> Any:
 
 
 @pytest.fixture
-def one_shot(run: Run, server: OllamaServer, repo: Path) -> OneShot:
+def one_shot(run_here: Run, server: OllamaServer, repo: Path) -> OneShot:
     """Run a request with these replies in the sample repository; return the prompts sent for it."""
 
     def one_shot(request: str, *replies: Any, flags: Sequence[str] = ()) -> list[str]:
         before = len(server.prompts)
         server.script(replies, then="<final>done</final>")
         flags = ["--cwd", str(repo), "--host", server.url, "--approval", "auto", *flags]
-        done = run(*flags, request)
+        done = run_here(*flags, request)
         assert done.code in (0, 3), done.err
         return server.prompts[before:]
 

@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,17 @@ JSON_FIELDS = {
 
 
 WRITE = call("write_file", path="new.txt", content="one\ntwo\n")
+
+
+@pytest.fixture
+def agent(run: Run, server: OllamaServer, repo: Path) -> Agent:
+    """agent(replies, *args, stdin=None) runs the program, a process with real pipes, at `repo`."""
+
+    def agent(replies: Iterable[Any], *args: str, **kwargs: Any) -> Any:
+        server.script(replies, then=DONE)
+        return run("--cwd", repo, "--host", server.url, *args, **kwargs)
+
+    return agent
 
 
 def events(repo: Path) -> list[dict[str, Any]]:

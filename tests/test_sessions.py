@@ -58,9 +58,9 @@ def put(workspace: Path, name: str = GOOD, **changes: Any) -> Path:
 
 
 @pytest.fixture
-def agent(run: Run, server: OllamaServer, repo: Path) -> Agent:
-    """agent(*args, stdin=None) runs the program in the sample repository with all allowed."""
-    return lambda *args, **kwargs: run(
+def agent(run_here: Run, server: OllamaServer, repo: Path) -> Agent:
+    """agent(*args, stdin=None) runs main() at `repo` with all allowed."""
+    return lambda *args, **kwargs: run_here(
         "--cwd", repo, "--host", server.url, "--approval", "auto", *args, **kwargs
     )
 

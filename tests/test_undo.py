@@ -64,14 +64,15 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def agent(run: Run, server: OllamaServer, root: Path) -> Agent:
+def agent(run: Run, run_here: Run, server: OllamaServer, root: Path) -> Agent:
     """agent(replies, *lines, flags=()) types the lines into the program."""
 
     def agent(replies: list[Any], *lines: str, flags: Any = (), **kwargs: Any) -> Any:
         server.script(replies, then=DONE)
         room = ("--max-steps", "40", "--num-ctx", "120000", "--max-new-tokens", "60000")
         where = ("--cwd", root, "--host", server.url, "--approval", "auto", *room)
-        return run(*where, *flags, stdin="".join(f"{line}\n" for line in lines), **kwargs)
+        start = run if "argv" in kwargs else run_here
+        return start(*where, *flags, stdin="".join(f"{line}\n" for line in lines), **kwargs)
 
     return agent
 

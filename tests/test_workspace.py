@@ -70,14 +70,14 @@ def local(root: Path) -> Any:
 
 
 @pytest.fixture
-def agent(run: Run, server: OllamaServer, root: Path) -> Agent:
+def agent(run: Run, run_here: Run, server: OllamaServer, root: Path) -> Agent:
     """agent(replies, *args) runs the program on a request with everything allowed."""
 
     def agent(replies: list[str], *args: str, cwd: Path = root, **kwargs: Any) -> Any:
         server.script(replies, then=DONE)
         limits = ("--max-steps", "80", "--num-ctx", "200000", "--max-new-tokens", "150000")
         flags = ("--cwd", cwd, "--host", server.url, "--approval", "auto", *limits)
-        return run(*flags, *args, "go", **kwargs)
+        return (run if "argv" in kwargs else run_here)(*flags, *args, "go", **kwargs)
 
     return agent
 
