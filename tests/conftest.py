@@ -159,7 +159,10 @@ def run_here(
     signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
     def run_here(
-        *args: str | Path, stdin: str | bytes = "", env: Mapping[str, str | None] | None = None
+        *args: str | Path,
+        stdin: str | bytes = "",
+        env: Mapping[str, str | None] | None = None,
+        cwd: Path = tmp_path,
     ) -> Result:
         (tmp_path / "stdin").write_bytes(stdin.encode() if isinstance(stdin, str) else stdin)
         handlers = {number: signal.getsignal(number) for number in signals}
@@ -170,7 +173,7 @@ def run_here(
             for name, value in changed(agent_env, env).items():
                 patch.setenv(name, value)
             patch.setattr(sys, "stdin", data)
-            patch.chdir(tmp_path)
+            patch.chdir(cwd)
             try:
                 code = mca.main([*map(str, args)])
             finally:

@@ -452,6 +452,16 @@ def test_a_program_that_does_not_end_fails_the_test(run: Run) -> None:
         run(argv=argv, timeout=0.5)
 
 
+def test_main_in_this_process_does_what_the_program_does(
+    run: Run, run_here: Run, server: OllamaServer
+) -> None:
+    server.script([], then="<final>grün\n</final>")
+    for start in (run, run_here):
+        done = start("--host", server.url, "-p", "x", stdin="data", env={"NO_COLOR": "1"})
+        assert (done.code, done.out) == (0, "grün\n") and "data" in server.prompts[-1]
+        assert start("--resume", "nonesuch", "x").code == 2
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_stray_children_die_with_the_test(spawn: Spawn, agent_env: dict[str, str]) -> None:
     stray = [
