@@ -418,7 +418,7 @@ def test_end_of_input_at_the_question_is_a_plain_no(
     assert "error: approval denied for run_shell\n" in server.prompts[1]
 
 
-def test_ctrl_c_at_the_question_is_a_no_and_the_transcript_says_so(
+def test_ctrl_c_at_the_question_is_a_no_that_ends_the_request_and_the_transcript_says_so(
     repo: Path, server: OllamaServer, terminal: OpenTerminal
 ) -> None:
     server.script([shell("touch marker"), "<final>second answer</final>"])
@@ -427,6 +427,7 @@ def test_ctrl_c_at_the_question_is_a_no_and_the_transcript_says_so(
         term.line("make a marker")
         term.expect("Allow?")
         term.ctrl_c()
+        term.expect("interrupted")
         term.expect("> ")
         term.line("and now")
         term.expect("second answer")

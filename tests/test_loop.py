@@ -285,22 +285,6 @@ def test_a_one_shot_run_at_a_terminal_asks_too(
     assert (repo / "a.txt").exists() == allowed
 
 
-def test_ctrl_c_at_the_question_is_a_no_that_ends_the_request(
-    repo: Path, server: OllamaServer, terminal: OpenTerminal
-) -> None:
-    server.script([write("a.txt"), "<final>second answer</final>"])
-    with terminal("--cwd", repo, "--host", server.url) as term:
-        term.expect("> ")
-        term.line("write it")
-        term.expect("Allow?")
-        term.ctrl_c()
-        term.expect("interrupted")
-        term.expect("> ")
-        term.line("and now")
-        term.expect("second answer")
-    assert not (repo / "a.txt").exists() and len(server.prompts) == 2
-
-
 def test_an_answer_typed_before_the_question_does_not_count(
     repo: Path, server: OllamaServer, terminal: OpenTerminal
 ) -> None:
