@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ollama_server import OllamaServer
-from program import PROGRAM, Processes, Result, changed, clean_env, kill_marked
+from program import PROGRAM, Processes, Result, changed, clean_env, command_of, kill_marked
 from terminal import Terminal
+
+sys.path.insert(0, str(PROGRAM.parent))
+
+import mini_coding_agent as mca
 
 FILES = {
     "README.md": "# Sample\n\nA calculator.\n",
@@ -29,6 +36,9 @@ Run = Callable[..., Result]
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
 OpenTerminal = Callable[..., Terminal]
 Git = Callable[..., str]
+Make = Callable[..., mca.MiniAgent]
+Agent = Callable[..., Result]
+DONE = "<final>done</final>"
 
 
 @pytest.fixture
@@ -66,18 +76,28 @@ def git(agent_env: dict[str, str]) -> Git:
     return git
 
 
-@pytest.fixture
-def repo(tmp_path: Path, git: Git) -> Path:
-    """A git repository on branch main with FILES in one commit."""
-    root = tmp_path / "repo"
-    for name, text in FILES.items():
+def write_files(root: Path, files: Mapping[str, str | bytes] = FILES) -> Path:
+    """The folder, with these files in it."""
+    for name, content in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(text.encode("utf-8"))
-    git("init", "-q", cwd=root)
-    git("symbolic-ref", "HEAD", "refs/heads/main", cwd=root)
-    git("add", ".", cwd=root)
-    git("commit", "-q", "-m", "First commit", cwd=root)
+        (root / name).write_bytes(content.encode() if isinstance(content, str) else content)
     return root
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Path:
+    """A folder with FILES in it, without git."""
+    return write_files(tmp_path / "repo")
+
+
+@pytest.fixture
+def git_repo(repo: Path, git: Git) -> Path:
+    """The folder `repo` as a git repository: on branch main, with FILES in one commit."""
+    git("init", "-q", cwd=repo)
+    git("symbolic-ref", "HEAD", "refs/heads/main", cwd=repo)
+    git("add", ".", cwd=repo)
+    git("commit", "-q", "-m", "First commit", cwd=repo)
+    return repo
 
 
 @pytest.fixture
@@ -89,7 +109,7 @@ def processes(agent_env: dict[str, str], tmp_path: Path) -> Iterator[Processes]:
 
 @pytest.fixture
 def spawn(processes: Processes) -> Spawn:
-    """spawn(*args, env={}, cwd=tmp_path, stdin=DEVNULL, program=PROGRAM, argv=None) -> Popen."""
+    """spawn(*args, env={}, cwd=tmp_path, stdin=DEVNULL, program=None, argv=None) -> Popen."""
     return processes.spawn
 
 
@@ -100,8 +120,73 @@ def run(processes: Processes) -> Run:
 
 
 @pytest.fixture
+def agent(run_here: Run, server: OllamaServer, repo: Path) -> Agent:
+    """agent(replies, *args, stdin="") runs main() at `repo`; DONE follows the replies."""
+
+    def agent(replies: Iterable[Any], *args: str | Path, **kwargs: Any) -> Result:
+        server.script(replies, then=DONE)
+        return run_here("--cwd", repo, "--host", server.url, *args, **kwargs)
+
+    return agent
+
+
+@pytest.fixture
+def make(repo: Path) -> Make:
+    """make(*replies, **settings) -> an agent in this process, at `repo`, that may do everything.
+
+    Its model writes the replies and then DONE, three times.
+    """
+
+    def make(*replies: str, **settings: Any) -> mca.MiniAgent:
+        settings = {"approval_policy": "auto", "max_steps": 30} | settings
+        return mca.MiniAgent(
+            model_client=mca.FakeModelClient([*replies, *[DONE] * 3]),
+            workspace=mca.WorkspaceContext.build(repo),
+            session_store=mca.SessionStore(repo / ".mini-coding-agent" / "sessions"), **settings,
+        )  # fmt: skip
+
+    return make
+
+
+@pytest.fixture
+def run_here(
+    agent_env: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Run:
+    """As `run`, but main() in this process: faster, for what no signal and no terminal changes."""
+    signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+    def run_here(
+        *args: str | Path,
+        stdin: str | bytes = "",
+        env: Mapping[str, str | None] | None = None,
+        cwd: Path = tmp_path,
+    ) -> Result:
+        (tmp_path / "stdin").write_bytes(stdin.encode() if isinstance(stdin, str) else stdin)
+        handlers = {number: signal.getsignal(number) for number in signals}
+        capsys.readouterr()
+        with (tmp_path / "stdin").open(encoding="utf-8") as data, monkeypatch.context() as patch:
+            for name in [*os.environ]:
+                patch.delenv(name)
+            for name, value in changed(agent_env, env).items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "stdin", data)
+            patch.chdir(cwd)
+            try:
+                code = mca.main([*map(str, args)])
+            finally:
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
+        return Result(code, *capsys.readouterr())
+
+    return run_here
+
+
+@pytest.fixture
 def terminal(agent_env: dict[str, str], tmp_path: Path) -> Iterator[OpenTerminal]:
-    """terminal(*args, env={}, cwd=tmp_path, rows=24, cols=80, program=PROGRAM) -> Terminal."""
+    """terminal(*args, env={}, cwd=tmp_path, rows=24, cols=80, program=None) -> Terminal."""
     with contextlib.ExitStack() as stack:
 
         def open_terminal(
@@ -110,10 +195,10 @@ def terminal(agent_env: dict[str, str], tmp_path: Path) -> Iterator[OpenTerminal
             cwd: Path | None = None,
             rows: int = 24,
             cols: int = 80,
-            program: Path = PROGRAM,
+            program: Path | None = None,
         ) -> Terminal:
             clean = changed({**agent_env, "TERM": "xterm-256color"}, env)
-            argv = [sys.executable, program, *args]
+            argv = [*command_of(program), *args]
             return stack.enter_context(Terminal(argv, cwd or tmp_path, clean, rows, cols))
 
         yield open_terminal

@@ -8,6 +8,7 @@ import select
 import socket
 import socketserver
 import struct
+import threading
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler
 from typing import Any
@@ -26,12 +27,24 @@ class Server(socketserver.ThreadingTCPServer):
         self.closing = False
         self.clients: set[socket.socket] = set()
         super().__init__(("127.0.0.1", 0), handler)
+        self.listener = threading.Thread(target=self._listen, daemon=True)
+        self.listener.start()
+
+    def _listen(self) -> None:
+        """Accept until the connection that `stop` makes; `serve_forever` would end later."""
+        while True:
+            with contextlib.suppress(OSError):
+                client, address = self.get_request()
+                if self.closing:
+                    return client.close()
+                self.process_request(client, address)
 
     def stop(self) -> None:
         if self.closing:
             return
         self.closing = True
-        self.shutdown()
+        socket.create_connection(self.server_address).close()
+        self.listener.join()
         self.server_close()
         for client in [*self.clients]:
             with contextlib.suppress(OSError):

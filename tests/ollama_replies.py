@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from ollama_engine import Engine, Generation, Json, Request, longest, now
+
+
+def call(name: str, /, **args: Any) -> str:
+    return f"<tool>{json.dumps({'name': name, 'args': args})}</tool>"
+
+
+def write(path: str, content: str = "x\n") -> str:
+    return call("write_file", path=path, content=content)
+
+
+def shell(command: str, **args: Any) -> str:
+    return call("run_shell", command=command, **args)
+
+
+def python(code: str, **args: Any) -> str:
+    """A call that runs this Python code, without double quotes in it."""
+    return shell(f'"{sys.executable}" -c "{code}"', **{"timeout": 60, **args})
 
 
 @dataclass(frozen=True)

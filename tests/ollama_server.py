@@ -75,7 +75,6 @@ class OllamaServer(Engine):
         self._tcp = _Server(self)
         self.port = int(self._tcp.server_address[1])
         self.url = f"http://127.0.0.1:{self.port}"
-        threading.Thread(target=self._tcp.serve_forever, args=(0.02,), daemon=True).start()
 
     def __enter__(self) -> OllamaServer:
         return self

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = Path(os.environ.get("MCA_FILE", ROOT / "mini_coding_agent.py")).resolve()
+START = [sys.executable, str(ROOT / "tests" / "start.py"), str(PROGRAM)]  # before its arguments
 MARK = "MCA_TEST_MARK"  # the environment variable by which a test's processes are known
 FOREIGN = (
     *("OLLAMA_", "GIT_", "PYTHON", "XDG_", "MCA_", "PYTEST_", "LC_", "LANG", "NO_COLOR"),
@@ -48,6 +49,33 @@ def clean_env(home: Path, scratch: Path, mark: str) -> dict[str, str]:
         "GIT_CONFIG_NOSYSTEM": "1",
         MARK: mark,
     }
+
+
+def command_of(script: Path | None) -> Sequence[str | Path]:
+    """What starts this script; None: the program under test."""
+    return [sys.executable, script] if script else START
+
+
+def start_after(code: str) -> list[str]:
+    """START in a process that has run this Python code, as for a limit."""
+    code = f"import os, resource, sys\n{code}\nos.execv(sys.argv[1], sys.argv[1:])"
+    return [sys.executable, "-c", code, *START]
+
+
+def at_most(limit: str, number: int) -> list[str]:
+    """START with a limit of `resource`, such as RLIMIT_FSIZE."""
+    return start_after(f"resource.setrlimit(resource.{limit}, ({number}, {number}))")
+
+
+def without_root() -> list[str]:
+    """START without the rights of root, or a program that says "root stays root"."""
+    return start_after("""
+import ctypes
+if os.getuid() == 0:
+    prctl = ctypes.CDLL(None).prctl
+    if prctl(24, 1, 0, 0, 0) or prctl(24, 2, 0, 0, 0):
+        sys.exit("root stays root")
+""")
 
 
 def changed(env: Mapping[str, str], by: Mapping[str, str | None] | None) -> dict[str, str]:
@@ -90,15 +118,15 @@ class Processes:
         env: Mapping[str, str | None] | None = None,
         cwd: Path | None = None,
         stdin: int | IO[Any] = subprocess.DEVNULL,
-        program: Path = PROGRAM,
+        program: Path | None = None,
         argv: Sequence[str | Path] | None = None,
     ) -> subprocess.Popen[bytes]:
         """Start the program, output to pipes, in a session without a controlling terminal.
 
-        `env` is added to the clean one, None removes a name; `argv` replaces interpreter and
-        program.
+        `env` is added to the clean one, None removes a name; `program` is started as a script;
+        `argv` replaces interpreter and program.
         """
-        command = [*map(str, argv or [sys.executable, program]), *map(str, args)]
+        command = [*map(str, argv or command_of(program)), *map(str, args)]
         process = subprocess.Popen(
             command, cwd=cwd or self.cwd, env=changed(self.env, env), stdin=stdin,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,

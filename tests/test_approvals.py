@@ -13,33 +13,17 @@ from typing import Any
 
 import pytest
 
-from conftest import FILES, Git, OpenTerminal, Run, Spawn
-from ollama_server import OllamaServer, Reply
-from program import PROGRAM
-
-sys.path.insert(0, str(PROGRAM.parent))
-
 import mini_coding_agent as mca
+from conftest import FILES, Agent, Git, OpenTerminal, Run, Spawn
+from ollama_replies import call, shell, write
+from ollama_server import OllamaServer, Reply
 
-Agent = Callable[..., Any]
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX commands and links")
 DONE = "<final>all said</final>"
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\r\b\x7f\x85\u202e\u2066\u200b\u200d\u2060\ufeff\u2028\xa0"
 RAW = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\xa0\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
 )
-
-
-def call(name: str, **args: Any) -> str:
-    return f"<tool>{json.dumps({'name': name, 'args': args})}</tool>"
-
-
-def write(path: str, content: str = "x\n") -> str:
-    return call("write_file", path=path, content=content)
-
-
-def shell(command: str) -> str:
-    return call("run_shell", command=command)
 
 
 def questions(err: str) -> list[str]:
@@ -54,24 +38,10 @@ def session(root: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def plain(tmp_path: Path) -> Path:
-    """The sample files in a folder without git."""
-    for name, text in FILES.items():
-        (tmp_path / "plain" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "plain" / name).write_bytes(text.encode("utf-8"))
-    return tmp_path / "plain"
-
-
-@pytest.fixture
-def agent(run: Run, server: OllamaServer, plain: Path) -> Agent:
-    """agent(replies, *args, stdin=None, root=plain) runs the program to its end."""
-
-    def agent(replies: list[Any], *args: str, root: Path = plain, **kwargs: Any) -> Any:
-        server.script(replies, then=DONE)
-        room = ("--max-steps", "60", "--max-new-tokens", "9000", "--num-ctx", "60000")
-        return run("--cwd", root, "--host", server.url, *room, *args, **kwargs)
-
-    return agent
+def agent(agent: Agent) -> Agent:
+    """agent(replies, *args, stdin=None) with room for many steps."""
+    room = ("--max-steps", "60", "--max-new-tokens", "9000", "--num-ctx", "60000")
+    return lambda replies, *args, **kwargs: agent(replies, *room, *args, **kwargs)
 
 
 # What is shown: changes of files
@@ -96,10 +66,10 @@ def test_a_new_file_an_empty_one_and_a_missing_last_newline_are_shown_as_such(ag
 
 @pytest.mark.parametrize(("color", "expected"), [({}, True), ({"NO_COLOR": "1"}, False)])
 def test_the_diff_is_coloured_on_a_terminal_that_wants_colours(
-    plain: Path, server: OllamaServer, terminal: OpenTerminal, color: Any, expected: bool
+    repo: Path, server: OllamaServer, terminal: OpenTerminal, color: Any, expected: bool
 ) -> None:
     server.script([call("patch_file", path="calc.py", old_text="a + b", new_text="b + a")])
-    with terminal("--cwd", plain, "--host", server.url, "go", env=color) as term:
+    with terminal("--cwd", repo, "--host", server.url, "go", env=color) as term:
         term.expect("Allow?")
         colors = [re.search(rf"(\x1b\[[0-9;]+m){re.escape(s)}    return", term.raw) for s in "-+"]
         assert [bool(found) for found in colors] == [expected] * 2
@@ -123,14 +93,14 @@ def test_a_diff_over_200_lines_is_clipped_in_the_middle_with_the_number(
 # What is shown: commands
 
 
-def test_a_command_is_shown_with_all_its_lines_and_where_it_runs(plain: Path, agent: Agent) -> None:
+def test_a_command_is_shown_with_all_its_lines_and_where_it_runs(repo: Path, agent: Agent) -> None:
     lines = ["echo one", "", "  touch two   # " + "long " * 500, f"echo{' ' * 300}; touch three"]
     (before,) = questions(agent([shell("\n".join(lines))], stdin="go\nn\n").err)
     at = 0
     for line in lines:
         at = before.index(line, at) + len(line)
-    assert str(plain) in before and before.count("\n") >= 5
-    assert not {"two", "three"} & {path.name for path in plain.iterdir()}
+    assert str(repo) in before and before.count("\n") >= 5
+    assert not {"two", "three"} & {path.name for path in repo.iterdir()}
 
 
 def test_a_command_under_another_argument_name_is_shown_as_it_will_run(agent: Agent) -> None:
@@ -159,9 +129,9 @@ def test_what_a_reader_cannot_see_is_spelt_out(name: str) -> None:
 
 
 def test_the_question_spells_out_what_commands_paths_and_files_hide(
-    plain: Path, agent: Agent
+    repo: Path, agent: Agent
 ) -> None:
-    (plain / "evil.txt").write_bytes(f"old{EVIL}old\n".encode())
+    (repo / "evil.txt").write_bytes(f"old{EVIL}old\n".encode())
     replies = [
         shell(f"echo one{EVIL}\necho two"), write(f"new{EVIL}.txt"),
         write("plain.txt", f"new{EVIL}new\n"),
@@ -184,8 +154,8 @@ def test_the_question_spells_out_what_commands_paths_and_files_hide(
 
 
 @posix
-def test_the_question_shows_where_a_link_leads(plain: Path, agent: Agent) -> None:
-    (plain / "harmless.txt").symlink_to("calc.py")
+def test_the_question_shows_where_a_link_leads(repo: Path, agent: Agent) -> None:
+    (repo / "harmless.txt").symlink_to("calc.py")
     (before,) = questions(agent([write("harmless.txt")], stdin="go\nn\n").err)
     assert "calc.py" in before
 
@@ -195,10 +165,10 @@ def test_the_question_shows_where_a_link_leads(plain: Path, agent: Agent) -> Non
 
 @posix
 def test_nothing_that_the_model_or_a_file_says_reaches_the_output_raw(
-    plain: Path, server: OllamaServer, agent: Agent
+    repo: Path, server: OllamaServer, agent: Agent
 ) -> None:
     server.faults["/api/tags"] = Reply(body={"models": [{"name": f"model{EVIL}"}]})
-    (plain / f"name{EVIL}.txt").write_text(f"text {EVIL} with wanted\n")
+    (repo / f"name{EVIL}.txt").write_text(f"text {EVIL} with wanted\n")
     replies = [
         call(f"tool{EVIL}", path="x"), call("read_file", path=f"missing{EVIL}"),
         call("search", pattern=f"nothing{EVIL}"), call("search", pattern="wanted"),
@@ -227,13 +197,13 @@ def test_nothing_that_the_model_or_a_file_says_reaches_the_output_raw(
 
 @posix
 def test_a_streamed_answer_and_the_progress_lines_bring_no_escape_to_a_terminal(
-    plain: Path, server: OllamaServer, terminal: OpenTerminal
+    repo: Path, server: OllamaServer, terminal: OpenTerminal
 ) -> None:
-    (plain / f"name{EVIL}.txt").write_text("wanted\n")
+    (repo / f"name{EVIL}.txt").write_text("wanted\n")
     server.script(
         [call("search", pattern="wanted"), Reply(f"<final>see {EVIL} end</final>", chunk=1)]
     )
-    with terminal("--cwd", plain, "--host", server.url, "go") as term:
+    with terminal("--cwd", repo, "--host", server.url, "go") as term:
         term.expect(" end")
         term.wait()
         own = r"\x1b\[[0-9;]*[mK]|\x1b\[\?2004[hl]|\r\n|\r(?=\x1b\[K)"
@@ -256,8 +226,8 @@ def test_the_banner_shows_odd_names_harmless(
 
 
 @posix
-def test_odd_session_names_and_ids_are_shown_harmless(plain: Path, agent: Agent) -> None:
-    folder = plain / ".mini-coding-agent" / "sessions"
+def test_odd_session_names_and_ids_are_shown_harmless(repo: Path, agent: Agent) -> None:
+    folder = repo / ".mini-coding-agent" / "sessions"
     folder.mkdir(parents=True)
     history = [{"role": "user", "content": f"old {EVIL}"}]
     for name in ("evil\x1b[2J", "good"):
@@ -309,18 +279,18 @@ def tree(root: Path) -> dict[str, Any]:
 @posix
 @pytest.mark.parametrize("how", MEANWHILE)
 def test_what_changes_while_the_question_stands_is_not_overwritten(
-    tmp_path: Path, plain: Path, server: OllamaServer, spawn: Spawn, how: str
+    tmp_path: Path, repo: Path, server: OllamaServer, spawn: Spawn, how: str
 ) -> None:
     (tmp_path / "outside.txt").write_text("outside\n")
     server.script([write("pkg/util.py", "new\n"), DONE])
-    process = spawn("--cwd", plain, "--host", server.url, stdin=subprocess.PIPE)
+    process = spawn("--cwd", repo, "--host", server.url, stdin=subprocess.PIPE)
     assert process.stdin and process.stderr
     process.stdin.write(b"go\n")
     process.stdin.flush()
     said = b""
     while b"Allow?" not in said:
         said += process.stderr.read1(4096) or pytest.fail(repr(said))  # type: ignore[attr-defined]
-    MEANWHILE[how](plain / "pkg" / "util.py")
+    MEANWHILE[how](repo / "pkg" / "util.py")
     before = tree(tmp_path)
     process.communicate(b"y\n", timeout=20)
     assert tree(tmp_path) == before and process.returncode == 0
@@ -328,26 +298,26 @@ def test_what_changes_while_the_question_stands_is_not_overwritten(
 
 
 def test_a_file_that_appears_while_the_question_stands_is_not_overwritten(
-    plain: Path, server: OllamaServer, terminal: OpenTerminal
+    repo: Path, server: OllamaServer, terminal: OpenTerminal
 ) -> None:
     server.script([write("new.txt", "the model's\n"), DONE])
-    with terminal("--cwd", plain, "--host", server.url) as term:
+    with terminal("--cwd", repo, "--host", server.url) as term:
         term.expect("> ")
         term.line("go")
         term.expect("Allow?")
-        (plain / "new.txt").write_text("the human's\n")
+        (repo / "new.txt").write_text("the human's\n")
         term.line("y")
         term.expect("all said")
-    assert (plain / "new.txt").read_text() == "the human's\n"
+    assert (repo / "new.txt").read_text() == "the human's\n"
     assert "changed in the meantime" in server.prompts[-1]
 
 
 @posix
-def test_every_line_of_an_allowed_command_runs_as_shown(plain: Path, agent: Agent) -> None:
+def test_every_line_of_an_allowed_command_runs_as_shown(repo: Path, agent: Agent) -> None:
     command = 'x=" two  words"\nprintf %s "$x" > one.txt\ncat <<EOF > two.txt\n$x!\nEOF\n'
     agent([shell(command)], stdin="go\ny\n")
-    assert (plain / "one.txt").read_text() == " two  words"
-    assert (plain / "two.txt").read_text() == " two  words!\n"
+    assert (repo / "one.txt").read_text() == " two  words"
+    assert (repo / "two.txt").read_text() == " two  words!\n"
 
 
 # The answers
@@ -360,14 +330,14 @@ ANSWERS = {
 
 
 def test_only_yes_allows_and_what_else_is_said_is_the_reason_for_the_model(
-    plain: Path, server: OllamaServer, agent: Agent
+    repo: Path, server: OllamaServer, agent: Agent
 ) -> None:
     done = agent(
         [write(f"f{number}.txt") for number in range(len(ANSWERS))],
         stdin="\n".join(["go", *ANSWERS, ""]),
     )
     assert done.code == 0 and len(questions(done.err)) == len(ANSWERS)
-    written = [(plain / f"f{number}.txt").exists() for number in range(len(ANSWERS))]
+    written = [(repo / f"f{number}.txt").exists() for number in range(len(ANSWERS))]
     assert dict(zip(ANSWERS, written)) == ANSWERS
     refusals = re.findall(r"error: approval denied for write_file(.*)", server.prompts[-1])
     for answer, said in zip([a for a, allowed in ANSWERS.items() if not allowed], refusals):
@@ -377,7 +347,7 @@ def test_only_yes_allows_and_what_else_is_said_is_the_reason_for_the_model(
 
 @posix
 def test_always_counts_for_this_file_tool_or_exactly_this_command(
-    plain: Path, server: OllamaServer, agent: Agent
+    repo: Path, server: OllamaServer, agent: Agent
 ) -> None:
     patch = call("patch_file", path="a.txt", old_text="x", new_text="y")
     replies = [
@@ -397,45 +367,45 @@ def test_always_counts_for_this_file_tool_or_exactly_this_command(
         "touch c.txt d.txt",
         "TOUCH c.txt",
     ]
-    assert (plain / "b.txt").exists() and (plain / "a.txt").read_text() == "x\n"
-    assert (plain / "c.txt").exists() and not (plain / "d.txt").exists()
+    assert (repo / "b.txt").exists() and (repo / "a.txt").read_text() == "x\n"
+    assert (repo / "c.txt").exists() and not (repo / "d.txt").exists()
 
 
 @posix
 def test_what_was_always_allowed_is_asked_again_by_the_next_program(
-    plain: Path, agent: Agent
+    repo: Path, agent: Agent
 ) -> None:
     agent([write("a.txt"), shell("touch b.txt")], stdin="go\na\na\n")
-    file = next((plain / ".mini-coding-agent" / "sessions").glob("*.json"))
+    file = next((repo / ".mini-coding-agent" / "sessions").glob("*.json"))
     assert '"always' not in file.read_text()
     done = agent([write("c.txt"), shell("touch b.txt")], "--resume", "latest", stdin="go\nn\nn\n")
-    assert len(questions(done.err)) == 2 and not (plain / "c.txt").exists()
+    assert len(questions(done.err)) == 2 and not (repo / "c.txt").exists()
 
 
 def test_neither_a_session_nor_a_project_file_changes_what_is_asked(
-    plain: Path, agent: Agent
+    repo: Path, agent: Agent
 ) -> None:
     allowed = {"approval": "auto", "approval_policy": "auto", "always": ["write_file"]}
     settings = {"history": [{"role": "user", "content": "x", **allowed}], "plan": False, **allowed}
-    folder = plain / ".mini-coding-agent" / "sessions"
+    folder = repo / ".mini-coding-agent" / "sessions"
     folder.mkdir(parents=True)
     for file in (
         folder / "old.json",
         folder.parent / "config.json",
-        plain / ".mini-coding-agent.json",
+        repo / ".mini-coding-agent.json",
     ):
         file.write_text(json.dumps({**settings, "id": "old"}))
-    (plain / ".env").write_text("MCA_APPROVAL=auto\nOLLAMA_HOST=http://127.0.0.1:1\n")
-    (plain / "pyproject.toml").write_text('[tool.mini-coding-agent]\napproval = "auto"\n')
+    (repo / ".env").write_text("MCA_APPROVAL=auto\nOLLAMA_HOST=http://127.0.0.1:1\n")
+    (repo / "pyproject.toml").write_text('[tool.mini-coding-agent]\napproval = "auto"\n')
     done = agent([write("a.txt")], "--resume", "old", stdin="go\nn\n")
-    assert len(questions(done.err)) == 1 and not (plain / "a.txt").exists() and done.code == 0
+    assert len(questions(done.err)) == 1 and not (repo / "a.txt").exists() and done.code == 0
 
 
 def test_end_of_input_at_the_question_is_a_plain_no(
-    plain: Path, server: OllamaServer, terminal: OpenTerminal
+    repo: Path, server: OllamaServer, terminal: OpenTerminal
 ) -> None:
     server.script([shell("touch marker"), "<final>first</final>", "<final>second</final>"])
-    with terminal("--cwd", plain, "--host", server.url) as term:
+    with terminal("--cwd", repo, "--host", server.url) as term:
         term.expect("> ")
         term.line("go")
         term.expect("Allow?")
@@ -444,30 +414,31 @@ def test_end_of_input_at_the_question_is_a_plain_no(
         term.expect("> ")
         term.line("still there?")
         term.expect("second")
-    assert not (plain / "marker").exists()
+    assert not (repo / "marker").exists()
     assert "error: approval denied for run_shell\n" in server.prompts[1]
 
 
-def test_ctrl_c_at_the_question_is_a_no_and_the_transcript_says_so(
-    plain: Path, server: OllamaServer, terminal: OpenTerminal
+def test_ctrl_c_at_the_question_is_a_no_that_ends_the_request_and_the_transcript_says_so(
+    repo: Path, server: OllamaServer, terminal: OpenTerminal
 ) -> None:
     server.script([shell("touch marker"), "<final>second answer</final>"])
-    with terminal("--cwd", plain, "--host", server.url) as term:
+    with terminal("--cwd", repo, "--host", server.url) as term:
         term.expect("> ")
         term.line("make a marker")
         term.expect("Allow?")
         term.ctrl_c()
+        term.expect("interrupted")
         term.expect("> ")
         term.line("and now")
         term.expect("second answer")
-    assert not (plain / "marker").exists() and len(server.prompts) == 2
+    assert not (repo / "marker").exists() and len(server.prompts) == 2
     assert "touch marker" in server.prompts[1] and "interrupted by the user" in server.prompts[1]
 
 
 def test_lines_typed_ahead_answer_no_question(
-    plain: Path, server: OllamaServer, terminal: OpenTerminal
+    repo: Path, server: OllamaServer, terminal: OpenTerminal
 ) -> None:
-    with terminal("--cwd", plain, "--host", server.url) as term:
+    with terminal("--cwd", repo, "--host", server.url) as term:
 
         def reply(prompt: str, request: Any) -> str:
             for _ in range(3):
@@ -481,16 +452,16 @@ def test_lines_typed_ahead_answer_no_question(
         term.expect("Allow?")
         term.line("no, wait")
         term.expect("all said")
-    assert not (plain / "marker").exists() and "no, wait" in server.prompts[-1]
+    assert not (repo / "marker").exists() and "no, wait" in server.prompts[-1]
 
 
 # Who is asked, and who is not
 
 
 def test_a_call_that_cannot_work_bothers_nobody(
-    plain: Path, server: OllamaServer, agent: Agent
+    repo: Path, server: OllamaServer, agent: Agent
 ) -> None:
-    (plain / "data.bin").write_bytes(b"\0" * 20)
+    (repo / "data.bin").write_bytes(b"\0" * 20)
     replies = [
         call("run_shell"), shell(""), shell("   "), shell("echo \0"), shell("echo \ud800"),
         call("run_shell", command=["ls"]),
@@ -506,7 +477,7 @@ def test_a_call_that_cannot_work_bothers_nobody(
         call("launch_rocket", command="touch marker"),
     ]  # fmt: skip
     done = agent(replies, stdin="go\n" + "y\n" * len(replies))
-    assert not questions(done.err) and not (plain / "marker").exists()
+    assert not questions(done.err) and not (repo / "marker").exists()
     assert server.prompts[len(replies)].count("\nerror: ") == len(replies)
 
 
@@ -516,9 +487,9 @@ QUIET += ["git log --oneline -3", "git diff", "grep -n def calc.py", "pwd"]
 
 @posix
 def test_a_command_that_plainly_reads_runs_unasked_and_is_announced_in_one_line(
-    repo: Path, server: OllamaServer, agent: Agent
+    git_repo: Path, server: OllamaServer, agent: Agent
 ) -> None:
-    done = agent([shell(command) for command in QUIET], stdin="go\n", root=repo)
+    done = agent([shell(command) for command in QUIET], stdin="go\n")
     assert not questions(done.err) and server.prompts[-1].count("exit_code: 0") == len(QUIET)
     for command in QUIET:
         lines = [line for line in done.err.splitlines() if f"run_shell {command}:" in line]
@@ -544,39 +515,39 @@ LOUD = [
 
 @posix
 def test_a_command_that_might_do_more_is_asked_about_and_does_not_run_without_a_yes(
-    repo: Path, server: OllamaServer, agent: Agent
+    git_repo: Path, server: OllamaServer, agent: Agent
 ) -> None:
-    (repo.parent / "secret").write_text("hidden text")
-    (repo / "outside").symlink_to("../secret")
-    (repo / "x").write_text("#!/bin/sh\ntouch marker\n")
-    (repo / "x").chmod(0o755)
-    (repo / "Makefile").write_text("all:\n\ttouch marker\n")
-    done = agent([shell(command) for command in LOUD], stdin="go\n" + "\n" * len(LOUD), root=repo)
+    (git_repo.parent / "secret").write_text("hidden text")
+    (git_repo / "outside").symlink_to("../secret")
+    (git_repo / "x").write_text("#!/bin/sh\ntouch marker\n")
+    (git_repo / "x").chmod(0o755)
+    (git_repo / "Makefile").write_text("all:\n\ttouch marker\n")
+    done = agent([shell(command) for command in LOUD], stdin="go\n" + "\n" * len(LOUD))
     asked = questions(done.err)
     unasked = [
         c for c in LOUD if not any(mca.visible(c.split("\n")[0]) in before for before in asked)
     ]
     assert unasked == [] and len(asked) == len(LOUD)
-    assert not (repo / "marker").exists() and "hidden text" not in server.prompts[-1]
+    assert not (git_repo / "marker").exists() and "hidden text" not in server.prompts[-1]
 
 
 @posix
 def test_programs_that_the_repository_names_run_for_no_unasked_command(
-    repo: Path, server: OllamaServer, agent: Agent, git: Git, agent_env: dict[str, str]
+    git_repo: Path, server: OllamaServer, agent: Agent, git: Git, agent_env: dict[str, str]
 ) -> None:
     for name in ("ls", "git", "cat", "evil"):
-        (repo / name).write_text("#!/bin/sh\ntouch marker\n")
-        (repo / name).chmod(0o755)
-    first = {"PATH": f"{repo}:.:{agent_env['PATH']}"}
-    done = agent([shell("ls pkg"), shell("cat calc.py")], stdin="go\n", root=repo, env=first)
+        (git_repo / name).write_text("#!/bin/sh\ntouch marker\n")
+        (git_repo / name).chmod(0o755)
+    first = {"PATH": f"{git_repo}:.:{agent_env['PATH']}"}
+    done = agent([shell("ls pkg"), shell("cat calc.py")], stdin="go\n", env=first)
     assert "util.py" in server.prompts[-1] and "def add" in server.prompts[-1]
-    git("config", "core.fsmonitor", "./evil", cwd=repo)
-    done = agent([shell("git status"), shell("git diff")], stdin="go\nn\nn\n", root=repo, env=first)
-    assert len(questions(done.err)) == 2 and not (repo / "marker").exists()
+    git("config", "core.fsmonitor", "./evil", cwd=git_repo)
+    done = agent([shell("git status"), shell("git diff")], stdin="go\nn\nn\n", env=first)
+    assert len(questions(done.err)) == 2 and not (git_repo / "marker").exists()
 
 
 def test_never_and_subagents_deny_the_shell_altogether(
-    plain: Path, server: OllamaServer, agent: Agent
+    repo: Path, server: OllamaServer, agent: Agent
 ) -> None:
     commands = [shell("ls"), shell("touch marker")]
     done = agent(commands, "--approval", "never", stdin="go\ny\ny\n")
@@ -585,11 +556,11 @@ def test_never_and_subagents_deny_the_shell_altogether(
     for mode in ("ask", "auto", "never"):
         replies = [call("delegate", task="look"), *commands, write("marker"), DONE]
         done = agent(replies, "--approval", mode, stdin="go\ny\ny\n")
-        (event,) = [e for e in latest(plain)["history"] if e.get("name") == "delegate"]
+        (event,) = [e for e in latest(repo)["history"] if e.get("name") == "delegate"]
         said = [e["content"] for e in event["child"] if e["role"] == "tool"]
         assert [text.startswith("error: approval denied for ") for text in said] == [True] * 3
         assert not questions(done.err)
-    assert not (plain / "marker").exists()
+    assert not (repo / "marker").exists()
 
 
 def latest(root: Path) -> dict[str, Any]:
@@ -599,13 +570,13 @@ def latest(root: Path) -> dict[str, Any]:
 
 
 def test_a_second_call_in_one_reply_is_not_run_and_not_allowed_by_the_first_yes(
-    plain: Path, server: OllamaServer, agent: Agent
+    repo: Path, server: OllamaServer, agent: Agent
 ) -> None:
     done = agent([write("one.txt") + "\n" + shell("touch two.txt")], stdin="go\ny\nno\n")
-    assert (plain / "one.txt").exists() and not (plain / "two.txt").exists()
+    assert (repo / "one.txt").exists() and not (repo / "two.txt").exists()
     assert len(questions(done.err)) == 1
     agent([Reply(write("three.txt") + write("four.txt"), chunk=9999)], "--approval", "auto", "go")
-    assert (plain / "three.txt").exists() and not (plain / "four.txt").exists()
+    assert (repo / "three.txt").exists() and not (repo / "four.txt").exists()
     assert re.search(r"only the first of your calls", server.prompts[-1], re.IGNORECASE)
 
 
@@ -616,9 +587,9 @@ def test_a_second_call_in_one_reply_is_not_run_and_not_allowed_by_the_first_yes(
     ids=["command", "patch"],
 )
 def test_a_one_shot_run_without_a_terminal_denies_and_names_the_flag_but_still_looks(
-    plain: Path, server: OllamaServer, agent: Agent, reply: str
+    repo: Path, server: OllamaServer, agent: Agent, reply: str
 ) -> None:
-    before = tree(plain)
+    before = tree(repo)
     done = agent([shell("ls pkg"), reply], "go", stdin="y\ny\n")
     assert "util.py" in server.prompts[1] and "--approval" in server.prompts[2]
-    assert "--approval" in done.err and not questions(done.err) and tree(plain) == before
+    assert "--approval" in done.err and not questions(done.err) and tree(repo) == before

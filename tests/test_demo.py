@@ -76,11 +76,11 @@ def test_the_demo_shows_of_each_prompt_how_much_of_it_was_there_before(
 
 
 def test_the_demo_asks_no_server_and_touches_nothing_where_it_is_started(
-    tmp_path: Path, repo: Path, git: Git, run: Run, server: OllamaServer
+    tmp_path: Path, git_repo: Path, git: Git, run: Run, server: OllamaServer
 ) -> None:
-    done = run("--demo", cwd=repo, env={"OLLAMA_HOST": server.url}, stdin="y\n")
+    done = run("--demo", cwd=git_repo, env={"OLLAMA_HOST": server.url}, stdin="y\n")
     assert done.code == 0 and server.requests == []
-    assert git("status", "--porcelain", "--ignored", cwd=repo) == ""
+    assert git("status", "--porcelain", "--ignored", cwd=git_repo) == ""
     assert [
         path.name for path in tmp_path.iterdir() if path.name not in ("repo", "home", "tmp")
     ] == []

@@ -425,10 +425,10 @@ def test_what_scrolls_off_is_kept() -> None:
 # The fixtures
 
 
-def test_the_repository_is_clean_and_on_main(repo: Path, git: Git) -> None:
-    assert git("status", "--porcelain", cwd=repo) == ""
-    assert git("branch", "--show-current", cwd=repo) == "main\n"
-    assert git("log", "--format=%an %s", cwd=repo) == "Test First commit\n"
+def test_the_repository_is_clean_and_on_main(git_repo: Path, git: Git) -> None:
+    assert git("status", "--porcelain", cwd=git_repo) == ""
+    assert git("branch", "--show-current", cwd=git_repo) == "main\n"
+    assert git("log", "--format=%an %s", cwd=git_repo) == "Test First commit\n"
 
 
 def test_run_gives_code_output_and_a_clean_environment(
@@ -450,6 +450,16 @@ def test_a_program_that_does_not_end_fails_the_test(run: Run) -> None:
     argv = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
     with pytest.raises(AssertionError, match="s passed; b'up"):
         run(argv=argv, timeout=0.5)
+
+
+def test_main_in_this_process_does_what_the_program_does(
+    run: Run, run_here: Run, server: OllamaServer
+) -> None:
+    server.script([], then="<final>grün\n</final>")
+    for start in (run, run_here):
+        done = start("--host", server.url, "-p", "x", stdin="data", env={"NO_COLOR": "1"})
+        assert (done.code, done.out) == (0, "grün\n") and "data" in server.prompts[-1]
+        assert start("--resume", "nonesuch", "x").code == 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")

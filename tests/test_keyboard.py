@@ -14,14 +14,11 @@ from typing import Any
 
 import pytest
 
-from conftest import FILES, OpenTerminal, Run
-from ollama_server import OllamaServer, Reply
-from program import PROGRAM
-from terminal import Terminal
-
-sys.path.insert(0, str(PROGRAM.parent))
-
 import mini_coding_agent as mca
+from conftest import DONE, FILES, OpenTerminal, Run
+from ollama_replies import call, python
+from ollama_server import OllamaServer, Reply
+from terminal import Terminal
 
 try:
     import readline
@@ -38,33 +35,14 @@ ANSWERED = re.compile(r"[\r\n]done\n(?:.*\n)?[\r\n]?> ")
 QUESTION = "its reason: "
 UP, LEFT, CTRL_A, CTRL_E, CTRL_R, CTRL_W = "\x1b[A", "\x1b[D", "\x01", "\x05", "\x12", "\x17"
 SGR = re.compile(r"\x1b\[[0-9;]*m")
-DONE = "<final>done</final>"
 
 Talk = Callable[..., Terminal]
-
-
-def call(name: str, **args: Any) -> str:
-    return f"<tool>{json.dumps({'name': name, 'args': args})}</tool>"
-
-
-def python(code: str) -> str:
-    """A call that runs this Python code, without quotes in it."""
-    return call("run_shell", command=f'"{sys.executable}" -c "{code}"', timeout=60)
 
 
 def waiting(path: Path) -> str:
     """A command that ends when a file is there."""
     code = f"import os, time\nwhile not os.path.exists({str(path)!r}): time.sleep(0.01)"
     return call("run_shell", command=f'"{sys.executable}" -c "{code}"', timeout=60)
-
-
-@pytest.fixture
-def repo(tmp_path: Path) -> Path:
-    """The sample files in a folder without git, which nothing here needs."""
-    for name, text in FILES.items():
-        (tmp_path / "repo" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "repo" / name).write_bytes(text.encode("utf-8"))
-    return tmp_path / "repo"
 
 
 @pytest.fixture
@@ -637,15 +615,15 @@ def test_a_streamed_answer_stands_there_once(talk: Talk) -> None:
 
 
 PHASES = {
-    "loading": (Reply(DONE, hang=0.9), {}),
-    "reading": (Reply(DONE, hang=0.9), {"qwen3.5:4b": 16384}),
+    "loading": (Reply(DONE, hang=0.4), {}),
+    "reading": (Reply(DONE, hang=0.4), {"qwen3.5:4b": 16384}),
     "writing": (
         Reply(call("list_files"), hang=0.9, hang_after=20, chunk=2), {"qwen3.5:4b": 16384},
     ),
 }  # fmt: skip
 LIVE = {
-    "loading": r"\rloading\D* [1-9] s",
-    "reading": r"\rreading the prompt [1-9] s",
+    "loading": r"\rloading\D* \d s",
+    "reading": r"\rreading the prompt \d s",
     "writing": r"\rwriting [1-9] s, 10 tokens, \d+\.\d/s",
 }
 
@@ -780,7 +758,7 @@ def test_notices_are_dim_and_errors_red(talk: Talk) -> None:
 
 WORK = [
     call("list_files"), "<tool>{broken</tool>", call("read_file", path="missing.py"),
-    call("write_file", path="new.txt", content="new\n"), Reply("<final>all done</final>", hang=0.5),
+    call("write_file", path="new.txt", content="new\n"), Reply("<final>all done</final>", hang=0.3),
 ]  # fmt: skip
 
 

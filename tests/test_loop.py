@@ -4,37 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import FILES, OpenTerminal, Run
+import mini_coding_agent as mca
+from conftest import Agent, Make, OpenTerminal, Run
+from ollama_replies import call, python, write
 from ollama_server import OllamaServer
 from program import PROGRAM
-
-sys.path.insert(0, str(PROGRAM.parent))
-
-import mini_coding_agent as mca
-
-Make = Callable[..., Any]
-Agent = Callable[..., Any]
-
-
-def call(name: str, **args: Any) -> str:
-    return f"<tool>{json.dumps({'name': name, 'args': args})}</tool>"
-
-
-def write(path: str, content: str = "x\n") -> str:
-    return call("write_file", path=path, content=content)
-
-
-def shell(code: str, **args: Any) -> str:
-    """A command that runs this Python code, without quotes in it."""
-    return call("run_shell", command=f'"{sys.executable}" -c "{code}"', **args)
-
 
 LOOK = call("list_files")
 
@@ -46,41 +26,6 @@ def results(agent: Any) -> list[str]:
 
 def tails(prompts: list[str]) -> list[str]:
     return [prompt.rpartition("\nCurrent user request:\n")[2] for prompt in prompts]
-
-
-@pytest.fixture
-def repo(tmp_path: Path) -> Path:
-    """The sample files in a folder without git, which nothing here needs."""
-    for name, text in FILES.items():
-        (tmp_path / "repo" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "repo" / name).write_bytes(text.encode("utf-8"))
-    return tmp_path / "repo"
-
-
-@pytest.fixture
-def make(repo: Path) -> Make:
-    """make(*replies, **settings) -> an agent whose model gives these replies."""
-
-    def make(*replies: str, **settings: Any) -> Any:
-        settings = {"approval_policy": "auto", "max_steps": 20} | settings
-        model = mca.FakeModelClient([*replies, *["<final>done</final>"] * 3])
-        return mca.MiniAgent(
-            model_client=model, workspace=mca.WorkspaceContext.build(repo),
-            session_store=mca.SessionStore(repo / ".mini-coding-agent" / "sessions"), **settings,
-        )  # fmt: skip
-
-    return make
-
-
-@pytest.fixture
-def agent(run: Run, server: OllamaServer, repo: Path) -> Agent:
-    """agent(replies, *args, stdin=None) runs the program in the sample repository."""
-
-    def agent(replies: list[str], *args: str, **kwargs: Any) -> Any:
-        server.script(replies)
-        return run("--cwd", repo, "--host", server.url, *args, **kwargs)
-
-    return agent
 
 
 # Steps and limits
@@ -265,7 +210,7 @@ def test_the_end_of_input_is_a_no(repo: Path, agent: Agent) -> None:
 
 
 def test_always_allows_a_file_tool_but_only_the_same_command(repo: Path, agent: Agent) -> None:
-    one, two = (shell(f"open('{name}', 'w')") for name in ("one", "two"))
+    one, two = (python(f"open('{name}', 'w')") for name in ("one", "two"))
     replies = [write("a"), write("b"), one, one, two, "<final>x</final>"]
     done = agent(replies, stdin="go\na\nalways\nn\n")
     assert done.err.count("Allow") == 3
@@ -281,7 +226,7 @@ def test_a_one_shot_run_without_a_terminal_denies_at_once_and_names_the_flag(
     assert "--approval" in done.err
 
 
-@pytest.mark.parametrize("reply", [write("a.txt"), shell("open('a.txt', 'w')")])
+@pytest.mark.parametrize("reply", [write("a.txt"), python("open('a.txt', 'w')")])
 def test_never_denies_and_auto_runs_and_neither_asks(
     repo: Path, server: OllamaServer, agent: Agent, reply: str
 ) -> None:
@@ -340,22 +285,6 @@ def test_a_one_shot_run_at_a_terminal_asks_too(
     assert (repo / "a.txt").exists() == allowed
 
 
-def test_ctrl_c_at_the_question_is_a_no_that_ends_the_request(
-    repo: Path, server: OllamaServer, terminal: OpenTerminal
-) -> None:
-    server.script([write("a.txt"), "<final>second answer</final>"])
-    with terminal("--cwd", repo, "--host", server.url) as term:
-        term.expect("> ")
-        term.line("write it")
-        term.expect("Allow?")
-        term.ctrl_c()
-        term.expect("interrupted")
-        term.expect("> ")
-        term.line("and now")
-        term.expect("second answer")
-    assert not (repo / "a.txt").exists() and len(server.prompts) == 2
-
-
 def test_an_answer_typed_before_the_question_does_not_count(
     repo: Path, server: OllamaServer, terminal: OpenTerminal
 ) -> None:
@@ -409,7 +338,7 @@ def test_a_subagent_looks_something_up_and_only_its_answer_comes_back(
 @pytest.mark.parametrize(
     "reply",
     [
-        write("a.txt"), shell("open('a.txt', 'w')"),
+        write("a.txt"), python("open('a.txt', 'w')"),
         call("patch_file", path="calc.py", old_text="a + b", new_text="a - b"),
     ],
 )  # fmt: skip
@@ -459,7 +388,7 @@ def test_a_long_answer_of_a_subagent_is_clipped(make: Make) -> None:
 
 
 def test_a_long_output_keeps_its_head_and_its_tail(make: Make) -> None:
-    agent = make(shell("print('first', 'x' * 50000, 'last')"))
+    agent = make(python("print('first', 'x' * 50000, 'last')"))
     agent.ask("go")
     (text,) = results(agent)
     assert len(text) < 4100 and "first" in text and "last" in text
@@ -485,7 +414,7 @@ def change(repo: Path, text: str) -> None:
 
 CHANGED = {
     "by the agent": [READ, call("patch_file", path="calc.py", old_text="a + b", new_text="b + a")],
-    "by a command": [READ, shell("open('calc.py', 'a').write('more')")],
+    "by a command": [READ, python("open('calc.py', 'a').write('more')")],
     "another range": [call("read_file", path="calc.py", end=3)],
     "another file": [call("read_file", path="pkg/util.py")],
     "an error before": [call("read_file", path="nothing.py")],
@@ -536,7 +465,7 @@ def test_the_third_identical_call_is_answered_with_what_is_known(make: Make) -> 
 
 @pytest.mark.parametrize(
     "reply",
-    [READ, call("read_file", path="no.py"), call("search", pattern="zzz"), shell("print(1)")],
+    [READ, call("read_file", path="no.py"), call("search", pattern="zzz"), python("print(1)")],
 )
 def test_the_guard_knows_readings_failures_and_commands(make: Make, reply: str) -> None:
     agent = make(reply, reply, reply)
@@ -545,9 +474,9 @@ def test_the_guard_knows_readings_failures_and_commands(make: Make, reply: str) 
 
 
 def test_a_change_or_another_result_lets_a_call_through_again(repo: Path, make: Make) -> None:
-    test = shell("print(len(open('calc.py').read()))")
+    test = python("print(len(open('calc.py').read()))")
     patch = call("patch_file", path="calc.py", old_text="a + b", new_text="a + b + 0")
-    agent = make(test, test, patch, test, shell("print(2)"), test)
+    agent = make(test, test, patch, test, python("print(2)"), test)
     agent.ask("go")
     assert not [text for text in results(agent) if "repeated" in text]
 

@@ -1,4 +1,4 @@
-"""Ollama as it is: the window, the stream and the faults, through the program and a server."""
+"""Ollama as it is: the window, the stream and the faults, through main() and a server."""
 
 from __future__ import annotations
 
@@ -6,28 +6,22 @@ import json
 import math
 import re
 import socket
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import Run
-from ollama_server import Json, Model, OllamaServer, Reply
-from program import PROGRAM, Result
-
-sys.path.insert(0, str(PROGRAM.parent))
 import mini_coding_agent as mca
+from conftest import Run
+from ollama_replies import call
+from ollama_server import Json, Model, OllamaServer, Reply
+from program import Result
 
 MODEL = "qwen3.5:4b"
 DONE = "<final>all is done</final>"
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
 DIED = "model runner has unexpectedly stopped, this may be due to resource limitations"
 STOPPED = "an error was encountered while running the model: unexpected EOF"
-
-
-def call(tool: str, /, **args: Any) -> str:
-    return f"<tool>{json.dumps({'name': tool, 'args': args})}</tool>"
 
 
 LOOK = call("read_file", path="calc.py")
@@ -57,9 +51,14 @@ class Agent:
         (self.repo / name).write_text((line + "\n") * 200, "utf-8")
 
 
+@pytest.fixture(autouse=True)
+def short_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mca, "RETRY_SECONDS", 0.02)
+
+
 @pytest.fixture
-def agent(run: Run, server: OllamaServer, repo: Path) -> Agent:
-    return Agent(run, server, repo)
+def agent(run_here: Run, server: OllamaServer, repo: Path) -> Agent:
+    return Agent(run_here, server, repo)
 
 
 def ended_well(result: Result) -> None:
@@ -102,19 +101,19 @@ def test_every_request_has_the_same_options_so_that_the_model_is_loaded_once(age
 
 @pytest.mark.parametrize(("asked", "granted"), [("4096", 4096), ("65536", 8192)])
 def test_the_window_is_the_flags_and_at_most_the_models_own(
-    run: Run, repo: Path, asked: str, granted: int
+    run_here: Run, repo: Path, asked: str, granted: int
 ) -> None:
     with OllamaServer([Model("small", 8192)]) as server:
         server.script([LOOK, DONE])
-        ended_well(Agent(run, server, repo)("--model", "small", "--num-ctx", asked))
+        ended_well(Agent(run_here, server, repo)("--model", "small", "--num-ctx", asked))
         assert [g.request.options["num_ctx"] for g in server.generations] == [granted] * 2
 
 
-def test_a_model_that_has_to_be_loaded_is_announced(run: Run, repo: Path) -> None:
+def test_a_model_that_has_to_be_loaded_is_announced(run_here: Run, repo: Path) -> None:
     for loaded in ({}, {MODEL: 16384}):
         with OllamaServer(loaded=loaded) as server:
             server.script([DONE])
-            result = Agent(run, server, repo)()
+            result = Agent(run_here, server, repo)()
             ended_well(result)
             assert (MODEL in result.err and "oading" in result.err) is not bool(loaded)
 
@@ -135,9 +134,11 @@ def dense_files(agent: Agent) -> None:
     agent.write("dense", "7" * 49)
 
 
-def test_a_refused_prompt_is_folded_by_the_counts_in_the_nested_json(run: Run, repo: Path) -> None:
+def test_a_refused_prompt_is_folded_by_the_counts_in_the_nested_json(
+    run_here: Run, repo: Path
+) -> None:
     with OllamaServer(counter=digits_cost_more) as server:
-        agent = Agent(run, server, repo)
+        agent = Agent(run_here, server, repo)
         dense_files(agent)
         server.script([*DENSE, DONE])
         request = "read the four files " + "one after the other " * 30
@@ -153,9 +154,11 @@ def test_a_refused_prompt_is_folded_by_the_counts_in_the_nested_json(run: Run, r
         assert len(re.findall("(?m)^.*fold.*$", result.err)) == 1, result.err
 
 
-def test_a_cut_by_an_old_server_is_reported_in_one_line_and_folded(run: Run, repo: Path) -> None:
+def test_a_cut_by_an_old_server_is_reported_in_one_line_and_folded(
+    run_here: Run, repo: Path
+) -> None:
     with OllamaServer(counter=digits_cost_more, honours_truncate=False) as server:
-        agent = Agent(run, server, repo)
+        agent = Agent(run_here, server, repo)
         dense_files(agent)
         server.script([*DENSE, "<final>I have lost my task</final>", DONE])
         result = agent(request="read the four files")
@@ -176,12 +179,12 @@ def test_a_prompt_of_half_the_window_is_not_taken_for_a_cut_one(agent: Agent) ->
 
 @pytest.mark.parametrize("bytes_per_token", [2.2, 3.6, 6.0])
 def test_the_budget_follows_what_the_server_counts(
-    run: Run, repo: Path, bytes_per_token: float
+    run_here: Run, repo: Path, bytes_per_token: float
 ) -> None:
     with OllamaServer(
         counter=lambda text: math.ceil(len(text.encode()) / bytes_per_token)
     ) as server:
-        agent = Agent(run, server, repo)
+        agent = Agent(run_here, server, repo)
         names = [f"words{number}" for number in range(14)]
         for name in names:
             agent.write(name, f"{name} holds words that are plain as can be")
@@ -340,10 +343,10 @@ SWALLOWED = [
 
 @pytest.mark.parametrize(("item", "parser"), SWALLOWED)
 def test_a_reply_without_text_is_a_slip_that_the_model_is_told_of(
-    run: Run, repo: Path, item: str | Reply, parser: bool
+    run_here: Run, repo: Path, item: str | Reply, parser: bool
 ) -> None:
     with OllamaServer(parser=parser) as server:
-        agent = Agent(run, server, repo)
+        agent = Agent(run_here, server, repo)
         server.script([item, LOOK, DONE])
         result = agent()
         if item == SWALLOWED[1][0]:  # its words arrive, as an answer in plain words
@@ -405,15 +408,15 @@ def test_silence_past_the_limit_ends_the_request_and_names_the_flag(
     agent: Agent, silent: Json
 ) -> None:
     agent.server.script([Reply("words " * 20, hang=60.0, **silent)])
-    failed(agent("--ollama-timeout", "0.4"), "--ollama-timeout")
+    failed(agent("--ollama-timeout", "0.3"), "--ollama-timeout")
     assert len(agent.server.generations) == 1
     agent.server.script([DONE])
     ended_well(agent("--resume", "latest", request="go on"))
 
 
 def test_the_limit_bounds_silence_and_not_the_whole_reply(agent: Agent) -> None:
-    agent.server.script([Reply(DONE, chunk=3, delay_between=0.15)])
-    ended_well(agent("--ollama-timeout", "0.8"))
+    agent.server.script([Reply(DONE, chunk=3, delay_between=0.08)])
+    ended_well(agent("--ollama-timeout", "0.5"))
 
 
 # Where the server is
@@ -614,9 +617,9 @@ def test_a_host_that_is_none_is_a_sentence(agent: Agent, host: str) -> None:
     assert result.code in (1, 2) and "Traceback" not in result.err and result.err.strip()
 
 
-def test_a_model_that_is_not_pulled_is_named_with_those_that_are(run: Run, repo: Path) -> None:
+def test_a_model_that_is_not_pulled_is_named_with_those_that_are(run_here: Run, repo: Path) -> None:
     with OllamaServer(["one:1b", "two:2b"]) as server:
-        result = Agent(run, server, repo)("--model", "three:3b")
+        result = Agent(run_here, server, repo)("--model", "three:3b")
         failed(result, r"ollama pull three:3b.*one:1b, two:2b")
 
 

@@ -3,40 +3,23 @@
 from __future__ import annotations
 
 import ast
-import json
 import os
 import re
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import mini_coding_agent as mca
-from conftest import Git, Run, Spawn
+from conftest import Git, Make, Run, Spawn
+from ollama_replies import call, shell, write
 from ollama_server import OllamaServer, Reply
 from program import PROGRAM, ROOT
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX")
-
-
-def call(name: str, **args: Any) -> str:
-    return f"<tool>{json.dumps({'name': name, 'args': args})}</tool>"
-
-
-def agent_in(root: Path, *replies: str, **settings: Any) -> mca.MiniAgent:
-    """An agent on a script; `answer` is what the human says to each question."""
-    answer: Callable[[str, str], str] | None = settings.pop("answer", None)
-    return mca.MiniAgent(
-        model_client=mca.FakeModelClient([*replies, "<final>done</final>"]),
-        workspace=mca.WorkspaceContext.build(root),
-        session_store=mca.SessionStore(root / ".mini-coding-agent" / "sessions"),
-        ask_human=answer, **settings,
-    )  # fmt: skip
 
 
 def promises() -> list[str]:
@@ -55,7 +38,7 @@ def test_each_promise_of_the_readme_has_a_test_of_its_name() -> None:
 
 
 def test_a_command_runs_unasked_only_if_each_word_of_it_is_plain_and_permitted_everything_else_is_asked(
-    repo: Path,
+    make: Make, git_repo: Path
 ) -> None:
     asked: list[str] = []
     commands = [
@@ -67,46 +50,44 @@ def test_a_command_runs_unasked_only_if_each_word_of_it_is_plain_and_permitted_e
         "git -c a=b log",
     ]
     answer = lambda name, preview: asked.append(preview) or "n"
-    agent_in(
-        repo, *(call("run_shell", command=c) for c in commands), answer=answer, max_steps=9
-    ).ask("go")
+    make(*map(shell, commands), approval_policy="ask", ask_human=answer).ask("go")
     assert [preview.split("\n")[0].strip() for preview in asked] == commands[2:]
-    assert not (repo / "x").exists()
+    assert not (git_repo / "x").exists()
 
 
 @posix
 def test_git_runs_unasked_only_where_the_repositorys_configuration_names_no_program(
-    repo: Path, git: Git
+    git_repo: Path, git: Git
 ) -> None:
-    assert mca.read_only_argv("git status", repo)
-    git("config", "core.fsmonitor", str(repo / "evil"), cwd=repo)
-    assert mca.read_only_argv("git status", repo) is None
+    assert mca.read_only_argv("git status", git_repo)
+    git("config", "core.fsmonitor", str(git_repo / "evil"), cwd=git_repo)
+    assert mca.read_only_argv("git status", git_repo) is None
 
 
 @posix
 def test_starting_in_a_folder_runs_nothing_that_the_folder_names_and_waits_for_nothing(
-    repo: Path, git: Git, run: Run, server: OllamaServer
+    git_repo: Path, git: Git, run: Run, server: OllamaServer
 ) -> None:
-    canary, evil = repo.parent / "canary", repo / "evil"
+    canary, evil = git_repo.parent / "canary", git_repo / "evil"
     evil.write_text(f"#!/bin/sh\ntouch {canary}\n")
     evil.chmod(0o755)
     for key in ("core.fsmonitor", "diff.external", "core.pager", "filter.x.clean"):
-        git("config", key, str(evil), cwd=repo)
-    (repo / ".gitattributes").write_text("* filter=x\n")
-    (repo / "README.md").unlink()
-    os.mkfifo(repo / "README.md")
+        git("config", key, str(evil), cwd=git_repo)
+    (git_repo / ".gitattributes").write_text("* filter=x\n")
+    (git_repo / "README.md").unlink()
+    os.mkfifo(git_repo / "README.md")
     server.script(["<final>ready</final>"])
-    done = run("--host", server.url, "hello", cwd=repo)
+    done = run("--host", server.url, "hello", cwd=git_repo)
     assert (done.code, done.out) == (0, "ready\n")
     assert not canary.exists() and "names a program" in server.prompts[0]
 
 
 def test_the_tools_never_leave_the_workspace_and_never_touch_git_or_the_agents_own_folder(
-    repo: Path,
+    make: Make, git_repo: Path
 ) -> None:
-    (repo.parent / "secret").write_text("secret")
-    agent = agent_in(repo, approval_policy="auto")
-    for path in ("../secret", str(repo.parent / "secret"), "pkg/../../secret"):
+    (git_repo.parent / "secret").write_text("secret")
+    agent = make()
+    for path in ("../secret", str(git_repo.parent / "secret"), "pkg/../../secret"):
         assert agent.run_tool("read_file", {"path": path}).startswith(
             "error: path escapes workspace"
         )
@@ -114,11 +95,11 @@ def test_the_tools_never_leave_the_workspace_and_never_touch_git_or_the_agents_o
     for path in (".git/hooks/pre-commit", ".GIT/config", ".mini-coding-agent/sessions/x.json"):
         assert agent.run_tool("write_file", {"path": path, "content": "x"}).startswith("error: ")
         assert agent.run_tool("read_file", {"path": path}).startswith("error: ")
-    assert (repo.parent / "secret").read_text() == "secret"
+    assert (git_repo.parent / "secret").read_text() == "secret"
 
 
 def test_what_you_see_before_you_say_yes_is_exactly_what_happens_nothing_in_it_commands_your_terminal(
-    repo: Path,
+    make: Make, repo: Path
 ) -> None:
     seen: list[str] = []
     content = "a\x1b[2Jb\r\u202ec\n"
@@ -129,20 +110,20 @@ def test_what_you_see_before_you_say_yes_is_exactly_what_happens_nothing_in_it_c
         return "y"
 
     writes = [call("write_file", path=name, content=content) for name in ("new.txt", "late.txt")]
-    agent_in(repo, *writes, answer=answer).ask("go")
+    make(*writes, approval_policy="ask", ask_human=answer).ask("go")
     assert (repo / "new.txt").read_bytes() == content.encode()
     assert r"+a\x1b[2Jb\x0d\u202ec" in seen[0] and not re.search("[\x1b\r\u202e]", "".join(seen))
     assert (repo / "late.txt").read_text() == "the user was faster 2\n"
 
 
-def test_only_y_or_a_allows_never_and_subagents_change_nothing(repo: Path) -> None:
+def test_only_y_or_a_allows_never_and_subagents_change_nothing(make: Make, repo: Path) -> None:
     for number, answer in enumerate(["y", "YES", "a", "", "n", "yep", "sure", "ok y", "y y"]):
         path = repo / f"file{number}"
         say = lambda name, preview, answer=answer: answer
-        agent_in(repo, call("write_file", path=path.name, content="x"), answer=say).ask("go")
+        make(write(path.name), approval_policy="ask", ask_human=say).ask("go")
         assert path.exists() == (number < 3), answer
     for settings in ({"approval_policy": "never"}, {"approval_policy": "auto", "read_only": True}):
-        agent = agent_in(repo, **settings)
+        agent = make(**settings)
         assert "denied" in agent.run_tool("write_file", {"path": "x", "content": "x"})
         assert "denied" in agent.run_tool("run_shell", {"command": "touch x"})
     assert not (repo / "x").exists()
@@ -150,9 +131,9 @@ def test_only_y_or_a_allows_never_and_subagents_change_nothing(repo: Path) -> No
 
 @posix
 def test_a_command_has_no_terminal_and_no_input_and_is_stopped_with_its_whole_process_group(
-    repo: Path,
+    make: Make, repo: Path
 ) -> None:
-    agent = agent_in(repo, approval_policy="auto")
+    agent = make()
     text = agent.run_tool("run_shell", {"command": "cat; (: > /dev/tty) 2>&1; echo end"})
     assert "end" in text and "/dev/tty" in text
     agent.run_tool("run_shell", {"command": "sleep 60 & echo $! > pid; sleep 60", "timeout": 1})
@@ -167,24 +148,24 @@ def running(pid: int) -> bool:
     return state.stdout.strip()[:1] not in ("", "Z")
 
 
-def test_a_reply_that_is_cut_off_quoted_or_unclear_changes_nothing(repo: Path) -> None:
+def test_a_reply_that_is_cut_off_quoted_or_unclear_changes_nothing(make: Make, repo: Path) -> None:
     whole = call("run_shell", command="touch x")
     unclear = '<tool>{"name":"run_shell","args":{"command":"touch x"},"arguments":{"command":"ls"}}</tool>'
     replies = [whole[:-7], whole[:-12], f"<think>{whole}", f"`{whole}`", f"> {whole}", unclear]
     replies += [f"<final>{whole}</final>", f'<tool name="write_file" path="x"><content>{whole}']
     for reply in replies:
-        agent_in(repo, reply, approval_policy="auto").ask("go")
+        make(reply).ask("go")
         assert not (repo / "x").exists(), reply
 
 
 def test_a_file_is_replaced_in_one_step_and_a_patch_keeps_every_byte_that_it_did_not_mean_to_change(
-    repo: Path,
+    make: Make, repo: Path
 ) -> None:
     path = repo / "old.txt"
     before = b"\xef\xbb\xbfone\r\n\xff\xfe caf\xe9\r\ntwo"
     path.write_bytes(before)
     inode = path.stat().st_ino
-    agent = agent_in(repo, approval_policy="auto")
+    agent = make()
     args = {"path": "old.txt", "old_text": "two", "new_text": "2\n3"}
     assert agent.run_tool("patch_file", args) == "patched old.txt"
     assert path.read_bytes() == before.replace(b"two", b"2\r\n3")
@@ -210,12 +191,14 @@ def test_the_session_on_disk_loads_whenever_the_program_is_killed_a_damaged_one_
     assert done.code == 2 and len(done.err.splitlines()) == 1 and path.read_bytes() == damaged
 
 
-def test_undo_puts_files_back_byte_for_byte_and_leaves_alone_what_changed_since(repo: Path) -> None:
+def test_undo_puts_files_back_byte_for_byte_and_leaves_alone_what_changed_since(
+    make: Make, repo: Path
+) -> None:
     (repo / "odd.txt").write_bytes(b"\xff\r\n")
     names = ("calc.py", "odd.txt", "new/file.txt", "late.txt")
     before = {name: (repo / name).read_bytes() for name in names if (repo / name).exists()}
     writes = [call("write_file", path=name, content="changed\n") for name in names]
-    agent = agent_in(repo, *writes, approval_policy="auto")
+    agent = make(*writes)
     agent.ask("go")
     (repo / "late.txt").write_text("changed since\n")
     said = mca.undo_request(agent)

@@ -13,13 +13,9 @@ from typing import Any
 
 import pytest
 
-from conftest import Run
-from ollama_server import OllamaServer, Request
-from program import PROGRAM
-
-sys.path.insert(0, str(PROGRAM.parent))
-
 import mini_coding_agent as mca
+from conftest import Make, Run
+from ollama_server import OllamaServer, Request
 
 SECTIONS = (
     *("Rules:", "Tools:", "Valid response examples:", "Workspace:", "Memory:", "Transcript:"),
@@ -30,7 +26,6 @@ LABEL = re.compile(
     r"|\[(?:user|assistant|tool|notice|subagent)\b"
 )
 OneShot = Callable[..., list[str]]
-Make = Callable[..., Any]
 
 
 def call(name: str, **args: Any) -> str:
@@ -83,23 +78,14 @@ def session_of(folder: Path) -> Any:
 
 
 @pytest.fixture
-def make(repo: Path) -> Make:
-    """make(*replies, **settings) -> an agent in this process whose model gives these replies."""
-    return lambda *replies, **settings: mca.MiniAgent(
-        model_client=mca.FakeModelClient([*replies, "<final>done</final>"]),
-        workspace=mca.WorkspaceContext.build(repo), session_store=None, **settings,
-    )  # fmt: skip
-
-
-@pytest.fixture
-def one_shot(run: Run, server: OllamaServer, repo: Path) -> OneShot:
+def one_shot(run_here: Run, server: OllamaServer, repo: Path) -> OneShot:
     """Run a request with these replies in the sample repository; return the prompts sent for it."""
 
     def one_shot(request: str, *replies: Any, flags: Sequence[str] = ()) -> list[str]:
         before = len(server.prompts)
         server.script(replies, then="<final>done</final>")
         flags = ["--cwd", str(repo), "--host", server.url, "--approval", "auto", *flags]
-        done = run(*flags, request)
+        done = run_here(*flags, request)
         assert done.code in (0, 3), done.err
         return server.prompts[before:]
 
@@ -171,15 +157,15 @@ def test_the_snapshot_stays_under_its_limit_whatever_the_documents_hold(
 
 
 def test_what_is_over_the_limit_goes_in_order_and_the_nearest_instructions_go_last(
-    repo: Path,
+    git_repo: Path,
 ) -> None:
-    (repo / "README.md").write_text("readme\n" * 100)
-    (repo / "pkg" / "AGENTS.md").write_text("nearest\n" * 60)
-    (repo / "AGENTS.md").write_text("outermost\n" * 60)
-    (repo / "pkg" / "README.md").write_text("readme\n" * 60)
-    (repo / "pkg" / "deep").mkdir()
-    (repo / "pkg" / "deep" / "deepest.py").write_text("")
-    context = mca.WorkspaceContext.build(repo / "pkg")
+    (git_repo / "README.md").write_text("readme\n" * 100)
+    (git_repo / "pkg" / "AGENTS.md").write_text("nearest\n" * 60)
+    (git_repo / "AGENTS.md").write_text("outermost\n" * 60)
+    (git_repo / "pkg" / "README.md").write_text("readme\n" * 60)
+    (git_repo / "pkg" / "deep").mkdir()
+    (git_repo / "pkg" / "deep" / "deepest.py").write_text("")
+    context = mca.WorkspaceContext.build(git_repo / "pkg")
     words = ("readme", "deepest", "outermost", "nearest")
     gone: list[str] = []
     for limit in range(len(context.text(100_000)), 400, -50):

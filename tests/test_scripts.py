@@ -14,49 +14,26 @@ from typing import Any
 
 import pytest
 
-from conftest import FILES, Run, Spawn
+import mini_coding_agent as mca
+from conftest import DONE, Agent, Run, Spawn
+from ollama_replies import call, python
 from ollama_server import Model, OllamaServer, Reply
 from program import PROGRAM
 
-sys.path.insert(0, str(PROGRAM.parent))
-
-import mini_coding_agent as mca
-
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals and descriptors")
 
-DONE = "<final>done</final>"
 JSON_FIELDS = {
     *("answer", "stop", "exit_code", "session", "steps", "files", "commands"),
     *("prompt_tokens", "output_tokens", "reused"),
 }
-
-Agent = Callable[..., Any]
-
-
-def call(name: str, **args: Any) -> str:
-    return f"<tool>{json.dumps({'name': name, 'args': args})}</tool>"
-
-
-def python(code: str) -> str:
-    """A call that runs this Python code, without quotes in it."""
-    return call("run_shell", command=f'"{sys.executable}" -c "{code}"', timeout=60)
 
 
 WRITE = call("write_file", path="new.txt", content="one\ntwo\n")
 
 
 @pytest.fixture
-def repo(tmp_path: Path) -> Path:
-    """The sample files in a folder without git, which nothing here needs."""
-    for name, text in FILES.items():
-        (tmp_path / "repo" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "repo" / name).write_bytes(text.encode("utf-8"))
-    return tmp_path / "repo"
-
-
-@pytest.fixture
 def agent(run: Run, server: OllamaServer, repo: Path) -> Agent:
-    """agent(replies, *args, stdin=None) runs the program in the sample folder."""
+    """agent(replies, *args, stdin=None) runs the program, a process with real pipes, at `repo`."""
 
     def agent(replies: Iterable[Any], *args: str, **kwargs: Any) -> Any:
         server.script(replies, then=DONE)
@@ -134,27 +111,22 @@ def test_an_empty_pipe_adds_nothing(agent: Agent, repo: Path, stdin: str | None)
     assert requests(repo) == ["hello"]
 
 
-def test_a_pipe_may_be_slow_as_long_as_it_is_not_silent(
-    spawn: Spawn, server: OllamaServer, repo: Path
+def test_a_pipe_may_be_slow_but_a_silent_one_is_left_alone_and_that_is_said(
+    spawn: Spawn, server: OllamaServer, repo: Path, tmp_path: Path
 ) -> None:
-    server.script([DONE])
+    server.script([], then=DONE)
     code = "import time\nfor n in range(4): print('part', n, flush=True); time.sleep(0.6)"
     source = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert source.stdout
+    flags = ("--host", server.url, "-p", "sum", "--cwd")
     with source, source.stdout as pipe:
-        process = spawn("--cwd", repo, "--host", server.url, "-p", "sum", stdin=pipe)
-        _, err = process.communicate(timeout=30)
-    assert process.returncode == 0 and "part 3" in requests(repo)[0] and b"silent" not in err
-
-
-def test_a_silent_pipe_is_left_alone_and_that_is_said(
-    spawn: Spawn, server: OllamaServer, repo: Path
-) -> None:
-    server.script([DONE])
-    process = spawn("--cwd", repo, "--host", server.url, "-p", "x", stdin=subprocess.PIPE)
-    assert process.stdout and process.stderr
-    assert process.wait(12) == 0 and process.stdout.read() == b"done\n"
-    assert requests(repo) == ["x"] and b"silent" in process.stderr.read().lower()
+        slow = spawn(*flags, repo, stdin=pipe)
+        silent = spawn(*flags, tmp_path, stdin=subprocess.PIPE)  # both at once: each takes seconds
+        assert silent.stdout and silent.stderr
+        _, err = slow.communicate(timeout=30)
+    assert slow.returncode == 0 and "part 3" in requests(repo)[0] and b"silent" not in err
+    assert silent.wait(12) == 0 and silent.stdout.read() == b"done\n"
+    assert requests(tmp_path) == ["sum"] and b"silent" in silent.stderr.read().lower()
 
 
 def test_of_a_large_pipe_one_megabyte_is_read_and_the_rest_is_named(run: Run, repo: Path) -> None:

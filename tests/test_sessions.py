@@ -19,21 +19,15 @@ from typing import Any
 
 import pytest
 
-from conftest import FILES, Git, Run, Spawn
+import mini_coding_agent as mca
+from conftest import Git, Run, Spawn
+from ollama_replies import call
 from ollama_server import OllamaServer, Request
 from program import PROGRAM
-
-sys.path.insert(0, str(PROGRAM.parent))
-
-import mini_coding_agent as mca
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX modes, links and pipes")
 Agent = Callable[..., Any]
 GOOD = "20260102-030405-abcdef"
-
-
-def call(name: str, **args: Any) -> str:
-    return f"<tool>{json.dumps({'name': name, 'args': args})}</tool>"
 
 
 def sessions(workspace: Path) -> Path:
@@ -64,18 +58,9 @@ def put(workspace: Path, name: str = GOOD, **changes: Any) -> Path:
 
 
 @pytest.fixture
-def repo(tmp_path: Path) -> Path:
-    """The sample files in a folder without git, which nothing here needs."""
-    for name, text in FILES.items():
-        (tmp_path / "repo" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "repo" / name).write_bytes(text.encode("utf-8"))
-    return tmp_path / "repo"
-
-
-@pytest.fixture
-def agent(run: Run, server: OllamaServer, repo: Path) -> Agent:
-    """agent(*args, stdin=None) runs the program in the sample repository with all allowed."""
-    return lambda *args, **kwargs: run(
+def agent(run_here: Run, server: OllamaServer, repo: Path) -> Agent:
+    """agent(*args, stdin=None) runs main() at `repo` with all allowed."""
+    return lambda *args, **kwargs: run_here(
         "--cwd", repo, "--host", server.url, "--approval", "auto", *args, **kwargs
     )
 

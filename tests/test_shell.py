@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -15,13 +14,12 @@ from typing import Any
 
 import pytest
 
-from conftest import OpenTerminal, Run, Spawn
-from ollama_server import OllamaServer, Reply
-from program import PROGRAM
-
-sys.path.insert(0, str(PROGRAM.parent))
-
 import mini_coding_agent as mca
+from conftest import OpenTerminal, Run, Spawn
+from ollama_replies import shell
+from ollama_server import OllamaServer, Reply
+from program import START, start_after
+from terminal import Terminal
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32", reason="needs a POSIX shell, sessions and signals"
@@ -33,11 +31,6 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 
 Agent = Callable[..., Any]
 DONE = "<final>all said</final>"
-
-
-def shell(command: str, **args: Any) -> str:
-    call = {"name": "run_shell", "args": {"command": command, **args}}
-    return f"<tool>{json.dumps(call)}</tool>"
 
 
 def result(server: OllamaServer, number: int = -1) -> str:
@@ -196,12 +189,13 @@ sys.exit(code)
 
 def test_endless_output_costs_a_few_megabytes(server: OllamaServer, agent: Agent) -> None:
     peaks = []
-    for command in ("echo y", "yes", "while :; do printf '%080000d' 1; done"):
-        argv = [sys.executable, "-c", MEASURE, sys.executable, PROGRAM]
-        done = agent([shell(command, timeout=1)], argv=argv)
+    endless, long_lines = "yes", "for n in $(seq 2000); do printf '%080000d' 1; done"
+    for command in ("echo y", endless, long_lines):
+        argv = [sys.executable, "-c", MEASURE, *START]
+        done = agent([shell(command, timeout=1 if command == endless else 60)], argv=argv)
         peaks.append(int(done.out.rpartition("peak ")[2]))
-        if command != "echo y":
-            assert "timeout of 1 s" in result(server) and "left out" in result(server)
+        assert ("timeout of 1 s" in result(server)) == (command == endless)
+        assert ("left out" in result(server)) == (command != "echo y")
     assert max(peaks) < peaks[0] + 10_000_000, peaks
 
 
@@ -231,16 +225,21 @@ def test_ctrl_c_while_the_model_works_cancels_the_generation_and_brings_the_prom
     assert "interrupted by the user" in server.prompts[1]
 
 
+def interrupt(term: Terminal, root: Path) -> None:
+    """Press Ctrl-C as soon as the command of a request has made the file `started`."""
+    term.expect("> ")
+    term.line("go")
+    until((root / "started").exists, "the command has not started")
+    term.ctrl_c()
+
+
 def test_ctrl_c_while_a_command_runs_stops_its_group_and_keeps_its_output(
     root: Path, server: OllamaServer, terminal: OpenTerminal
 ) -> None:
     command = "printf be%s gun; (trap '' TERM; sleep 100) & echo $! $$ > pids; touch started; wait"
     server.script([shell(command, timeout=100), DONE])
     with terminal("--cwd", root, "--host", server.url, "--approval", "auto") as term:
-        term.expect("> ")
-        term.line("go")
-        until((root / "started").exists, "the command has not started")
-        term.ctrl_c()
+        interrupt(term, root)
         term.expect("interrupted")
         term.expect("> ")
         all_gone(root)
@@ -256,10 +255,7 @@ def test_a_second_ctrl_c_while_a_command_is_being_stopped_leaves_nothing_running
     command = f"trap 'touch asked' TERM; echo $$ > pids; touch started; {wait}"
     server.script([shell(command, timeout=100), DONE])
     with terminal("--cwd", root, "--host", server.url, "--approval", "auto") as term:
-        term.expect("> ")
-        term.line("go")
-        until((root / "started").exists, "the command has not started")
-        term.ctrl_c()
+        interrupt(term, root)
         until((root / "asked").exists, "the command was not asked to stop")
         term.send("\x03")
         term.expect("interrupted")
@@ -426,7 +422,7 @@ def test_without_the_sandbox_a_command_writes_where_its_user_may(
 
 
 NO_LANDLOCK = """
-import ctypes, os, struct, sys
+import ctypes, struct
 # The kernel answers "no such system call" to 444: a filter for seccomp, in four instructions.
 steps = [(0x20, 0, 0, 0), (0x15, 0, 1, 444), (0x06, 0, 0, 0x50026), (0x06, 0, 0, 0x7FFF0000)]
 code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
@@ -434,7 +430,6 @@ program = ctypes.create_string_buffer(struct.pack("@HP", len(steps), ctypes.addr
 prctl = ctypes.CDLL(None, use_errno=True).prctl
 if prctl(38, 1, 0, 0, 0) or prctl(22, 2, program):
     sys.exit("no seccomp")
-os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
@@ -442,7 +437,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 def test_without_landlock_auto_says_so_once_and_on_refuses_to_start(
     out: Path, server: OllamaServer, agent: Agent
 ) -> None:
-    argv = [sys.executable, "-c", NO_LANDLOCK, sys.executable, PROGRAM]
+    argv = start_after(NO_LANDLOCK)
     done = agent([shell(OUTSIDE), shell("echo two")], argv=argv)
     if "no seccomp" in done.err:
         pytest.skip("this kernel has no seccomp to hide Landlock with")

@@ -6,55 +6,15 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import FILES, Run
-from ollama_server import OllamaServer, Reply
-from program import PROGRAM
-
-sys.path.insert(0, str(PROGRAM.parent))
-
 import mini_coding_agent as mca
-
-DONE = "<final>done</final>"
-Make = Callable[..., Any]
-
-
-def call(name: str, **args: Any) -> str:
-    return f"<tool>{json.dumps({'name': name, 'args': args})}</tool>"
-
-
-def python(code: str) -> str:
-    """A call that runs this Python code, without quotes in it."""
-    return call("run_shell", command=f'"{sys.executable}" -c "{code}"', timeout=60)
-
-
-@pytest.fixture
-def repo(tmp_path: Path) -> Path:
-    """The sample files in a folder without git, which nothing here needs."""
-    for name, text in FILES.items():
-        (tmp_path / "repo" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "repo" / name).write_bytes(text.encode("utf-8"))
-    return tmp_path / "repo"
-
-
-@pytest.fixture
-def make(repo: Path) -> Make:
-    """make(*replies, **settings) -> an agent whose model gives these replies."""
-
-    def make(*replies: str, **settings: Any) -> Any:
-        settings = {"approval_policy": "auto", "max_steps": 30} | settings
-        return mca.MiniAgent(
-            model_client=mca.FakeModelClient([*replies, *[DONE] * 3]),
-            workspace=mca.WorkspaceContext.build(repo),
-            session_store=mca.SessionStore(repo / ".mini-coding-agent" / "sessions"), **settings,
-        )  # fmt: skip
-
-    return make
+from conftest import DONE, Make, Run
+from ollama_replies import call, python
+from ollama_server import OllamaServer, Reply
 
 
 def results(agent: Any) -> list[str]:
@@ -398,42 +358,9 @@ def test_a_new_request_begins_with_no_warnings(make: Make) -> None:
 
 # The story of the demo, told by a model that slips
 
-SEARCH = """\
-def binary_search(numbers, target):
-    low, high = 0, len(numbers) - 1
-    while low < high:
-        middle = (low + high) // 2
-        if numbers[middle] < target:
-            low = middle + 1
-        else:
-            high = middle
-    return low if numbers[low] == target else None
-"""
-TESTS = """\
-import unittest
-
-from binary_search import binary_search
-
-
-class BinarySearchTest(unittest.TestCase):
-    def test_finds_every_number(self):
-        numbers = [1, 3, 5, 7, 9]
-        self.assertEqual([binary_search(numbers, n) for n in numbers], [0, 1, 2, 3, 4])
-
-    def test_a_missing_number_is_minus_one(self):
-        self.assertEqual(binary_search([1, 3, 5], 4), -1)
-
-    def test_an_empty_list_holds_nothing(self):
-        self.assertEqual(binary_search([], 1), -1)
-
-
-if __name__ == "__main__":
-    unittest.main()
-"""
-OLD = "    return low if numbers[low] == target else -1"
-NEW = """\
-    found = low < len(numbers) and numbers[low] == target
-    return low if found else -1"""
+TOLD = [getattr(mca.parse(text), "args", {}) for _, *texts in mca.DEMO for text in texts]
+SEARCH, TESTS = (args["content"] for args in TOLD if "content" in args)
+_, (OLD, NEW) = ((args["old_text"], args["new_text"]) for args in TOLD if "old_text" in args)
 UNITTEST = f'"{sys.executable}" -m unittest'
 
 
@@ -509,6 +436,7 @@ def test_a_model_that_slips_in_ten_ways_still_finishes_the_story_of_the_demo(
     folder = tmp_path / "empty"
     folder.mkdir()
     story = stories()[name]
+    assert len({reply for _, replies in story for reply in replies}) > 10  # no slip twice
     flags = ["--cwd", str(folder), "--host", server.url, "--approval", "auto"]
     for number, (request, replies) in enumerate(story):
         server.script([Reply(text, limited=False) for text in replies])
@@ -526,11 +454,3 @@ def test_a_model_that_slips_in_ten_ways_still_finishes_the_story_of_the_demo(
     assert (folder / "test_binary_search.py").read_text() == TESTS
     tests = [sys.executable, "-m", "unittest", "-q"]
     assert subprocess.run(tests, cwd=folder, capture_output=True).returncode == 0
-
-
-def test_the_stories_are_that_of_the_demo() -> None:
-    texts = json.dumps([replies for _, *replies in mca.DEMO])
-    for piece in (SEARCH, TESTS, NEW):
-        assert json.dumps(piece.rstrip("\n"))[1:-1] in texts
-    slips = {reply for story in stories().values() for _, replies in story for reply in replies}
-    assert len(slips) > 20

@@ -16,13 +16,11 @@ from typing import Any
 
 import pytest
 
-from conftest import FILES, Run, Spawn
-from ollama_server import OllamaServer, Reply
-from program import PROGRAM
-
-sys.path.insert(0, str(PROGRAM.parent))
-
 import mini_coding_agent as mca
+from conftest import FILES, Run, Spawn
+from ollama_replies import call, shell, write
+from ollama_server import OllamaServer, Reply
+from program import at_most, without_root
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX modes, links and commands")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
@@ -32,20 +30,8 @@ CRLF = b"one\r\ntwo\r\n"
 BINARY = bytes(range(256)) * 20
 
 
-def call(name: str, **args: Any) -> str:
-    return f"<tool>{json.dumps({'name': name, 'args': args})}</tool>"
-
-
-def write(path: str, content: str = "x\n") -> str:
-    return call("write_file", path=path, content=content)
-
-
 def patch(path: str, old: str, new: str) -> str:
     return call("patch_file", path=path, old_text=old, new_text=new)
-
-
-def shell(command: str) -> str:
-    return call("run_shell", command=command)
 
 
 def tree(root: Path) -> dict[str, Any]:
@@ -78,14 +64,15 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def agent(run: Run, server: OllamaServer, root: Path) -> Agent:
+def agent(run: Run, run_here: Run, server: OllamaServer, root: Path) -> Agent:
     """agent(replies, *lines, flags=()) types the lines into the program."""
 
     def agent(replies: list[Any], *lines: str, flags: Any = (), **kwargs: Any) -> Any:
         server.script(replies, then=DONE)
         room = ("--max-steps", "40", "--num-ctx", "120000", "--max-new-tokens", "60000")
         where = ("--cwd", root, "--host", server.url, "--approval", "auto", *room)
-        return run(*where, *flags, stdin="".join(f"{line}\n" for line in lines), **kwargs)
+        start = run if "argv" in kwargs else run_here
+        return start(*where, *flags, stdin="".join(f"{line}\n" for line in lines), **kwargs)
 
     return agent
 
@@ -231,7 +218,7 @@ def test_a_file_that_cannot_be_put_back_is_named(
     root: Path, server: OllamaServer, spawn: Spawn
 ) -> None:
     server.script([write("pkg/util.py"), write("calc.py"), DONE])
-    argv = [sys.executable, "-c", NO_ROOT, sys.executable, PROGRAM]
+    argv = without_root()
     flags = ("--cwd", root, "--host", server.url, "--approval", "auto")
     process = spawn(*flags, stdin=subprocess.PIPE, argv=argv)
     assert process.stdin and process.stdout
@@ -359,20 +346,6 @@ def test_diff_shows_what_the_session_changed_from_its_beginning(root: Path, agen
 
 # Nothing can be saved
 
-NO_ROOT = """
-import ctypes, os, sys
-if os.getuid() == 0:
-    prctl = ctypes.CDLL(None).prctl
-    if prctl(24, 1, 0, 0, 0) or prctl(24, 2, 0, 0, 0):
-        sys.exit("root stays root")
-os.execv(sys.argv[1], sys.argv[1:])
-"""
-FULL_DISK = """
-import os, resource, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
-os.execv(sys.argv[1], sys.argv[1:])
-"""
-
 
 @posix
 def test_a_full_disk_is_told_once_and_the_last_good_state_stays(
@@ -381,7 +354,7 @@ def test_a_full_disk_is_told_once_and_the_last_good_state_stays(
     for number in range(6):
         (root / f"large{number}.txt").write_text(f"line {number}\n" * 1500)
     reads = [call("read_file", path=f"large{number}.txt", end=2000) for number in range(6)]
-    argv = [sys.executable, "-c", FULL_DISK, sys.executable, PROGRAM]
+    argv = at_most("RLIMIT_FSIZE", 30_000)
     done = agent(
         [*reads, write("small.txt"), DONE, "<final>more</final>"], "go", "go on", argv=argv
     )
@@ -403,7 +376,7 @@ def test_a_read_only_folder_is_told_once_and_the_work_goes_on(
     folder = root if what == "workspace" else root / ".mini-coding-agent"
     folder.mkdir(exist_ok=True)
     folder.chmod(0o555)
-    argv = [sys.executable, "-c", NO_ROOT, sys.executable, PROGRAM]
+    argv = without_root()
     replies = [call("list_files"), write("pkg/new.txt"), DONE, "<final>more</final>"]
     done = agent(replies, "go", "go on", argv=argv)
     folder.chmod(0o755)
@@ -419,7 +392,7 @@ def test_when_saving_works_again_the_whole_session_is_saved(
     root: Path, server: OllamaServer, spawn: Spawn
 ) -> None:
     server.script([f"<final>answer {number}</final>" for number in range(4)])
-    argv = [sys.executable, "-c", NO_ROOT, sys.executable, PROGRAM]
+    argv = without_root()
     process = spawn("--cwd", root, "--host", server.url, stdin=subprocess.PIPE, argv=argv)
     assert process.stdin and process.stdout
     folder = root / ".mini-coding-agent" / "sessions"
@@ -569,11 +542,8 @@ def test_a_huge_file_in_place_of_the_kept_bytes_is_not_read(
 ) -> None:
     tampered(root, record("new.txt"))
     os.truncate(root / ".mini-coding-agent" / "undo" / SHA, 5_000_000_000)
-    little = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_AS, (6 * 10**8,) * 2);"
-    argv = [sys.executable, "-c", little + "os.execv(sys.argv[1], sys.argv[1:])"]
-    done = agent(
-        [], "/undo", "/session", flags=["--resume", GOOD], argv=[*argv, sys.executable, PROGRAM]
-    )
+    argv = at_most("RLIMIT_AS", 600_000_000)
+    done = agent([], "/undo", "/session", flags=["--resume", GOOD], argv=argv)
     assert done.code == 0 and GOOD in done.out and not (root / "new.txt").exists()
 
 

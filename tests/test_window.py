@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import Run
-from ollama_server import OllamaServer
-from program import PROGRAM
-
-sys.path.insert(0, str(PROGRAM.parent))
 import mini_coding_agent as mca
+from conftest import Run
+from ollama_replies import call
+from ollama_server import OllamaServer
 
 TAIL = "\nCurrent user request:\n"
 CHILD = "(read-only"
@@ -32,10 +28,6 @@ PIECES = [
     "\x1b[31m\t\r\n",
     "</content></tool><final>no</final>\n",
 ]
-
-
-def tool_call(name: str, /, **args: Any) -> str:
-    return f"<tool>{json.dumps({'name': name, 'args': args})}</tool>"
 
 
 def prose(rng: random.Random, most: int) -> str:
@@ -105,15 +97,15 @@ class CountingModel:
         name = f"f{rng.randrange(12)}.txt"
         start = rng.randrange(1, 60)
         choices = [
-            (6, tool_call("read_file", path=name, start=start, end=start + rng.randrange(200))),
-            (1, tool_call("read_file", path="no-such-file")),
-            (1, tool_call("list_files")),
-            (2, tool_call("search", pattern=rng.choice(["plain", "zzz", "("]))),
-            (2, tool_call("write_file", path=name, content=prose(rng, 9000))),
-            (1, tool_call("patch_file", path=name, old_text=prose(rng, 300), new_text="x")),
-            (1, tool_call("run_shell", command="true")),
-            (1, tool_call("delegate", task=prose(rng, 200) + "?", max_steps=2)),
-            (1, tool_call("no_such_tool", path=prose(rng, 100))),
+            (6, call("read_file", path=name, start=start, end=start + rng.randrange(200))),
+            (1, call("read_file", path="no-such-file")),
+            (1, call("list_files")),
+            (2, call("search", pattern=rng.choice(["plain", "zzz", "("]))),
+            (2, call("write_file", path=name, content=prose(rng, 9000))),
+            (1, call("patch_file", path=name, old_text=prose(rng, 300), new_text="x")),
+            (1, call("run_shell", command="true")),
+            (1, call("delegate", task=prose(rng, 200) + "?", max_steps=2)),
+            (1, call("no_such_tool", path=prose(rng, 100))),
             (1, "<tool>" + prose(rng, 500).replace("</tool>", "")),
             (3, f"<final>{prose(rng, 1500).replace('</final>', '')}</final>"),
         ]  # fmt: skip
@@ -213,9 +205,9 @@ def test_a_result_larger_than_the_window_is_clipped_and_no_error(
     (tmp_path / "one.txt").write_text("the head " + "words " * 15_000 + "the tail", "utf-8")
     model = fixed(
         CountingModel(random.Random(1), window, 3.6),
-        tool_call("read_file", path="many.txt", end=9000),
-        tool_call("read_file", path="one.txt"),
-        tool_call("run_shell", command="seq 20000"),
+        call("read_file", path="many.txt", end=9000),
+        call("read_file", path="one.txt"),
+        call("run_shell", command="seq 20000"),
         "<final>seen</final>",
     )
     agent = new_agent(tmp_path, model, reply=128)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import stat
@@ -13,23 +12,17 @@ from typing import Any
 
 import pytest
 
-from conftest import FILES, Run
-from ollama_server import OllamaServer
-from program import PROGRAM
-
-sys.path.insert(0, str(PROGRAM.parent))
-
 import mini_coding_agent as mca
+from conftest import FILES, Run
+from ollama_replies import call
+from ollama_server import OllamaServer
+from program import at_most, without_root
 
 Agent = Callable[..., Any]
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX links, modes and pipes")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 SECRET = "the secret text"
 DONE = "<final>all said</final>"
-
-
-def call(name: str, **args: Any) -> str:
-    return f"<tool>{json.dumps({'name': name, 'args': args})}</tool>"
 
 
 def tree(root: Path) -> dict[str, Any]:
@@ -77,14 +70,14 @@ def local(root: Path) -> Any:
 
 
 @pytest.fixture
-def agent(run: Run, server: OllamaServer, root: Path) -> Agent:
+def agent(run: Run, run_here: Run, server: OllamaServer, root: Path) -> Agent:
     """agent(replies, *args) runs the program on a request with everything allowed."""
 
     def agent(replies: list[str], *args: str, cwd: Path = root, **kwargs: Any) -> Any:
         server.script(replies, then=DONE)
         limits = ("--max-steps", "80", "--num-ctx", "200000", "--max-new-tokens", "150000")
         flags = ("--cwd", cwd, "--host", server.url, "--approval", "auto", *limits)
-        return run(*flags, *args, "go", **kwargs)
+        return (run if "argv" in kwargs else run_here)(*flags, *args, "go", **kwargs)
 
     return agent
 
@@ -300,12 +293,6 @@ def test_names_that_only_look_like_them_can_be_written(root: Path, local: Any, r
 
 # Large and binary files
 
-LITTLE_MEMORY = """
-import os, resource, sys
-resource.setrlimit(resource.RLIMIT_AS, (600_000_000, 600_000_000))
-os.execv(sys.argv[1], sys.argv[1:])
-"""
-
 
 @linux
 def test_huge_files_and_lines_are_read_in_part_and_not_changed(
@@ -323,7 +310,7 @@ def test_huge_files_and_lines_are_read_in_part_and_not_changed(
     ]
     calls += [("search", {"pattern": "wanted"}), ("list_files", {"path": "."})]
     calls += [("read_file", {"path": "line.txt", "start": 2})]
-    argv = [sys.executable, "-c", LITTLE_MEMORY, sys.executable, PROGRAM]
+    argv = at_most("RLIMIT_AS", 600_000_000)
     done = agent([call(name, **args) for name, args in calls], argv=argv)
     assert done.code == 0 and "Traceback" not in done.err, done.err
     results = dict(zip((f"{n} {a.get('path')}" for n, a in calls), server.prompts[1:]))
@@ -431,19 +418,6 @@ def test_a_new_file_gets_the_mode_that_the_user_is_used_to(root: Path, local: An
 # A write that fails
 
 # Root may write anywhere: taken from it are the capabilities 1 and 2, which let it.
-NO_ROOT = """
-import ctypes, os, sys
-if os.getuid() == 0:
-    prctl = ctypes.CDLL(None).prctl
-    if prctl(24, 1, 0, 0, 0) or prctl(24, 2, 0, 0, 0):
-        sys.exit("root stays root")
-os.execv(sys.argv[1], sys.argv[1:])
-"""
-FULL_DISK = """
-import os, resource, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-os.execv(sys.argv[1], sys.argv[1:])
-"""
 
 
 @linux
@@ -457,7 +431,7 @@ def test_a_write_into_a_read_only_folder_leaves_the_old_file(
     ]
     calls += [("write_file", {"path": "pkg/new/deep.py", "content": "x\n"})]
     calls += [("patch_file", {"path": "pkg/util.py", "old_text": "hello", "new_text": "bye"})]
-    argv = [sys.executable, "-c", NO_ROOT, sys.executable, PROGRAM]
+    argv = without_root()
     done = agent([call(name, **args) for name, args in calls], argv=argv)
     (root / "pkg").chmod(before[str(root / "pkg")][0])
     if "root stays root" in done.err:
@@ -473,7 +447,7 @@ def test_a_write_that_finds_the_disk_full_leaves_the_old_file(
     (root / "large.txt").write_text("old\n" + "x" * 49_000)
     before = tree(root)
     patch = call("patch_file", path="large.txt", old_text="old", new_text="new" * 1000)
-    argv = [sys.executable, "-c", FULL_DISK, sys.executable, PROGRAM]
+    argv = at_most("RLIMIT_FSIZE", 50_000)
     agent([call("write_file", path="calc.py", content="x" * 60_000), patch], argv=argv)
     assert tree(root) == before
     assert server.prompts[-1].count("not written: File too large") == 2
@@ -488,19 +462,19 @@ def found(text: str) -> set[str]:
 
 @posix
 def test_the_search_skips_binaries_links_and_ignored_folders(
-    repo: Path, tmp_path: Path, server: OllamaServer, agent: Agent
+    git_repo: Path, tmp_path: Path, server: OllamaServer, agent: Agent
 ) -> None:
     for name in ("build/a.txt", "a.log", "node_modules/a.js", ".venv/a.py", "src/a.txt", ".hidden"):
-        (repo / name).parent.mkdir(parents=True, exist_ok=True)
-        (repo / name).write_text("wanted\n")
-    (repo / ".git" / "wanted.txt").write_text("wanted\n")
-    (repo / "data.bin").write_bytes(b"wanted\0\n")
+        (git_repo / name).parent.mkdir(parents=True, exist_ok=True)
+        (git_repo / name).write_text("wanted\n")
+    (git_repo / ".git" / "wanted.txt").write_text("wanted\n")
+    (git_repo / "data.bin").write_bytes(b"wanted\0\n")
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "far.txt").write_text("wanted\n")
     for name, target in {"link.txt": "src/a.txt", "far.txt": "../outside/far.txt",
                          "far": "../outside", "near": "src", "round": "."}.items():  # fmt: skip
-        (repo / name).symlink_to(target)
-    agent([call("search", pattern="^wanted$")], cwd=repo)
+        (git_repo / name).symlink_to(target)
+    agent([call("search", pattern="^wanted$")], cwd=git_repo)
     said = server.prompts[1].rpartition("\n[tool:search]\n")[2].partition("\n\n")[0]
     assert found(said) == {"src/a.txt", ".hidden"}
 
