@@ -97,7 +97,8 @@ def clip(text: str, limit: int) -> str:
 
 # What shows nothing although Python calls it printable: fillers, joiners, variation selectors.
 UNSEEN = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u303f\u3164\ufe00-\ufe0f"
+    "\uffa0\ufffc\U00016fe4\U0001d159\U000e0100-\U000e01ef]"
 )
 
 
@@ -1025,7 +1026,7 @@ SYNONYMS = {
 READ_CHARS, RESULT_CHARS = 12_000, 4_000  # what enters the transcript of a read, of other results
 FILE_BYTES = 8_000_000  # of a larger file no more than this is read, and it is not changed
 SEARCH_SECONDS = 5.0
-DIFF_LINES = 4_000  # more lines than these difflib may compare for minutes
+DIFF_LINES = 10_000  # difflib may compare more lines than these for minutes
 
 
 def resolve_path(root: Path, raw: str) -> Path:
@@ -1224,7 +1225,7 @@ class Change:
         """The unified diff of the bytes, each line safe to print."""
         was = "/dev/null" if self.before is None else self.name
         hunks = diff_hunks(diff_lines(self.before or b""), diff_lines(self.after))
-        lines = [f"--- {was}", f"+++ {self.name}", *hunks] if hunks else []
+        lines = [f"--- {was}", f"+++ {self.name}", *hunks] * (self.after != (self.before or b""))
         return [part for line in lines for part in visible(line, "\t\n").split("\n")]
 
     def preview(self) -> str:
@@ -1258,22 +1259,19 @@ def diff_lines(data: bytes) -> list[str]:
 
 
 def diff_hunks(old: list[str], new: list[str]) -> list[str]:
-    """Return the hunks of a unified diff; a large one is not compared but shown as one hunk."""
+    """Return the hunks of a unified diff, of many lines one from the first change to the last."""
+    if len(old) + len(new) <= DIFF_LINES:
+        return list(difflib.unified_diff(old, new, lineterm=""))[2:]
 
     def shared(pairs: Iterable[tuple[str, str]]) -> int:
         return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
     head = shared(zip(old, new))
     tail = shared(zip(reversed(old[head:]), reversed(new[head:])))
-    start, rest = max(head - 3, 0), max(tail - 3, 0)  # three lines around are shown
-    old, new = old[start : len(old) - rest], new[start : len(new) - rest]
-    if len(old) + len(new) > DIFF_LINES:
-        place = f"@@ -{start + 1},{len(old)} +{start + 1},{len(new)} @@"
-        title = f"{place} not compared: {len(old)} lines replaced by {len(new)}"
-        return [title, *("-" + line for line in old), *("+" + line for line in new)]
-    lines = itertools.islice(difflib.unified_diff(old, new, lineterm=""), 2, None)
-    moved = lambda number: str(int(number[0]) + start)
-    return [re.sub(r"(?<=[-+])\d+", moved, x) if x.startswith("@@") else x for x in lines]
+    old, new = old[head : len(old) - tail], new[head : len(new) - tail]
+    place = f"@@ -{head + bool(old)},{len(old)} +{head + bool(new)},{len(new)} @@"
+    title = f"{place} {len(old)} lines replaced by {len(new)}"
+    return [title, *("-" + line for line in old), *("+" + line for line in new)]
 
 
 def replace_file(path: Path, data: bytes, mode: int = 0o666) -> None:
@@ -1913,9 +1911,9 @@ def memory_text(memory: dict[str, Any]) -> str:
 def is_like(value: Any, model: Any) -> bool:
     """Tell whether a JSON value has the types of a model, and at least its keys."""
     if isinstance(value, dict) and isinstance(model, dict):
-        return all([is_like(value.get(key), part) for key, part in model.items()])
+        return all(is_like(value.get(key), part) for key, part in model.items())
     if isinstance(value, list) and isinstance(model, list):
-        return all([is_like(item, model[0]) for item in value])
+        return all(is_like(item, model[0]) for item in value)
     return type(value) is type(model)
 
 
@@ -1934,7 +1932,7 @@ def check_session(session: Any, name: str) -> None:
     for key, wanted in (("version", SESSION_VERSION), ("id", name)):
         if not is_like(session.setdefault(key, wanted), wanted) or session[key] != wanted:
             raise ValueError(f"its {key} is not {wanted}")
-    events, fold, undo = session["history"], session.get("fold"), session.get("undo")
+    events, fold, undo = session["history"], session.get("fold") or {}, session.get("undo") or []
     if not all(map(is_event, events)):
         raise ValueError("its history holds something that is no event")
     # What follows can be done without: what is damaged begins anew.
@@ -2078,25 +2076,25 @@ def keep_for_undo(agent: "MiniAgent", change: Change) -> None:
     """Save what a change takes to be undone; this is on disk before the file is touched."""
     if agent.session_store is None:
         return
-    records, name = agent.session["undo"], change.name
-    known = [record for record in newest_records(agent.session) if record["file"] == name]
-    if not known:
-        known = [{
+    name, known = change.name, newest_records(agent.session)
+    record = next((record for record in known if record["file"] == name), None)
+    if not record:
+        record = {
             "request": request_index(agent.session["history"]), "file": name,
             "before": file_state(change.path), "after": [],
             "folders": sum(not folder.exists() for folder in change.path.parents),
-        }]  # fmt: skip
-        records += known
+        }  # fmt: skip
+        agent.session["undo"].append(record)
         try:
             keep_bytes(agent, change.before or b"")
         except OSError as error:
             agent.tell("warning", f"/undo cannot cover {name}: {error.strerror}.")
-    known[0]["after"].append(digest(change.after))  # without its mode, which a new one gets later
+    record["after"].append(digest(change.after))  # a new file's mode is not known yet
     agent.save()
 
 
 def keep_bytes(agent: "MiniAgent", data: bytes) -> None:
-    """Keep bytes under their digest; of more than 200 MB the oldest go, what is needed here last."""
+    """Keep bytes under their digest; of over 200 MB the oldest go, those needed here last."""
     folder = agent.session_store.root.parent / "undo"
     write_private(folder / digest(data), data)
     needed = {record["before"].partition(" ")[0] for record in agent.session["undo"]}
@@ -2130,22 +2128,20 @@ def close_undo(agent: "MiniAgent") -> None:
 
 def undo_request(agent: "MiniAgent") -> str:
     """Take back the last request, files and conversation; return what was done, and what not."""
-    session, events, stuck = agent.session, agent.session["history"], list[str]()
-    index, records = request_index(events), newest_records(session)
+    session, events = agent.session, agent.session["history"]
+    index, records, stuck = request_index(events), newest_records(session), list[str]()
     if index < 0:
         return "There is no request to take back."
     said = [restore_file(agent, record, stuck) for record in reversed(records)]  # inner ones first
     if stuck:
         return "\n".join([*said, "The request stays: mend this, then /undo again."])
-    for event in events[index:]:
-        if event["role"] == "tool" and "exit_code" in event and not event.get("harmless"):
-            said.append(f"not covered: what `{event['args'].get('command')}` did")
+    ran = [e for e in events[index:] if e["role"] == "tool" and e.get("harmless") is False]
+    said += [f"not covered: what `{event['args'].get('command')}` did" for event in ran]
     said.append(f"forgotten: {events[index]['content'][:60]!r}")
     del events[index:]
     session["undo"] = [record for record in session["undo"] if record not in records]
-    fold = session["fold"]
-    at = min(fold["at"], max(index - 1, 0))
-    session["fold"] = fold | {"omitted": min(fold["omitted"], at), "at": at, "chars": 0}
+    at = min(session["fold"]["at"], max(index - 1, 0))
+    session["fold"] |= {"omitted": min(session["fold"]["omitted"], at), "at": at, "chars": 0}
     agent.save()
     return "\n".join(said)
 
