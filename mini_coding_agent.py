@@ -1932,11 +1932,14 @@ def check_session(session: Any, name: str) -> None:
     for key, wanted in (("version", SESSION_VERSION), ("id", name)):
         if not is_like(session.setdefault(key, wanted), wanted) or session[key] != wanted:
             raise ValueError(f"its {key} is not {wanted}")
-    events, fold, undo = session["history"], session.get("fold") or {}, session.get("undo") or []
+    events: Any = session["history"]
+    fold: Any = session.get("fold")
+    undo: Any = session.get("undo")
     if not all(map(is_event, events)):
         raise ValueError("its history holds something that is no event")
     # What follows can be done without: what is damaged begins anew.
-    session["memory"], fresh, count = memory_of(events), asdict(Fold()), len(events)
+    session["memory"] = memory_of(events)
+    fresh, count = asdict(Fold()), len(events)
     if not is_like(fold, fresh) or len(fold) > len(fresh) or not 0 <= fold["at"] < max(count, 1):
         session["fold"] = fresh
     if not is_like(undo, [UNDO_RECORD]) or any(record["request"] >= count for record in undo):
@@ -2109,7 +2112,7 @@ def keep_bytes(agent: "MiniAgent", data: bytes) -> None:
 def kept_bytes(agent: "MiniAgent", state: str) -> bytes | None:
     """Return what a file held in that state, None if it was not kept."""
     name = state.partition(" ")[0]
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):
         with open_regular(agent.session_store.root.parent / "undo" / name) as file:
             data = file.read(FILE_BYTES + 1)
         return data if digest(data) == name else None
@@ -2129,17 +2132,18 @@ def close_undo(agent: "MiniAgent") -> None:
 def undo_request(agent: "MiniAgent") -> str:
     """Take back the last request, files and conversation; return what was done, and what not."""
     session, events = agent.session, agent.session["history"]
-    index, records, stuck = request_index(events), newest_records(session), list[str]()
+    index, stuck = request_index(events), list[str]()
     if index < 0:
         return "There is no request to take back."
-    said = [restore_file(agent, record, stuck) for record in reversed(records)]  # inner ones first
+    records = reversed(newest_records(session))  # so that inner folders go first
+    said = [restore_file(agent, record, stuck) for record in records]
     if stuck:
         return "\n".join([*said, "The request stays: mend this, then /undo again."])
     ran = [e for e in events[index:] if e["role"] == "tool" and e.get("harmless") is False]
     said += [f"not covered: what `{event['args'].get('command')}` did" for event in ran]
     said.append(f"forgotten: {events[index]['content'][:60]!r}")
     del events[index:]
-    session["undo"] = [record for record in session["undo"] if record not in records]
+    session["undo"] = [record for record in session["undo"] if record["request"] < index]
     at = min(session["fold"]["at"], max(index - 1, 0))
     session["fold"] |= {"omitted": min(session["fold"]["omitted"], at), "at": at, "chars": 0}
     agent.save()
