@@ -1925,25 +1925,24 @@ def is_event(event: Any) -> bool:
     return is_like(EVENT | dict.fromkeys(needed) | event, EVENT)
 
 
-def check_session(session: Any, name: str) -> None:
-    """Bring a loaded session into today's shape; raise ValueError in words if it is none."""
+def check_session(session: Any, name: str) -> dict[str, Any]:
+    """Return a loaded session in today's shape; raise ValueError in words if it is none."""
     if not isinstance(session, dict) or not isinstance(session.get("history"), list):
         raise ValueError("it is not a session of this program")
     for key, wanted in (("version", SESSION_VERSION), ("id", name)):
         if not is_like(session.setdefault(key, wanted), wanted) or session[key] != wanted:
             raise ValueError(f"its {key} is not {wanted}")
-    events: Any = session["history"]
-    fold: Any = session.get("fold")
-    undo: Any = session.get("undo")
+    events, fresh = session["history"], asdict(Fold())
     if not all(map(is_event, events)):
         raise ValueError("its history holds something that is no event")
     # What follows can be done without: what is damaged begins anew.
+    count, fold, undo = len(events), session.get("fold", {}), session.get("undo", 0)
     session["memory"] = memory_of(events)
-    fresh, count = asdict(Fold()), len(events)
     if not is_like(fold, fresh) or len(fold) > len(fresh) or not 0 <= fold["at"] < max(count, 1):
         session["fold"] = fresh
     if not is_like(undo, [UNDO_RECORD]) or any(record["request"] >= count for record in undo):
         session["undo"] = []
+    return session
 
 
 def write_private(path: Path, data: bytes) -> None:
@@ -2008,8 +2007,10 @@ class SessionStore:
                 data = file.read(SESSION_BYTES + 1)
             if len(data) > SESSION_BYTES:
                 raise ValueError("it is too large")
-            session: dict[str, Any] = json.loads(data)
-            check_session(session, session_id)
+            found: Any = json.loads(data)
+            # Nested very deep, it could be read here and not be written deeper in the program.
+            json.dumps(functools.reduce(lambda inner, _: [inner], range(50), found))
+            session = check_session(found, session_id)
         except (OSError, ValueError, RecursionError) as error:
             why = getattr(error, "strerror", None) or error
             raise SessionError(f"session {session_id} cannot be read: {why}") from None
