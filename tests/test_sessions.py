@@ -213,6 +213,37 @@ def test_latest_passes_over_sessions_without_a_request(
     assert "the old request" in server.prompts[-1]
 
 
+def test_a_look_at_all_sessions_names_those_that_are_damaged(tmp_path: Path) -> None:
+    put(tmp_path)
+    put(tmp_path, "20270102-030405-aaaaaa", history=7)
+    (sessions(tmp_path) / "notes of mine.json").write_text("no session")
+    store = mca.SessionStore(sessions(tmp_path))
+    assert store.latest() == GOOD
+    (line,) = store.damaged
+    assert "20270102-030405-aaaaaa cannot be read" in line and line.isprintable()
+    assert [session["id"] for session in store.each()] == [GOOD] and store.damaged == [line]
+
+
+def test_a_session_that_changes_while_it_is_read_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, opened = put(tmp_path), mca.open_regular
+
+    def open_and_change(path: Path) -> Any:
+        reader = opened(path)
+        other = file.with_suffix(".new")
+        other.write_text(file.read_text() + " ")
+        other.replace(file)
+        return reader
+
+    store = mca.SessionStore(sessions(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(mca, "open_regular", open_and_change)
+        session = store.load(GOOD)
+    before = file.read_bytes()
+    assert store.save(session) != file and file.read_bytes() == before
+
+
 def refused(done: Any, server: OllamaServer) -> str:
     """The one line of a run that ended before it began."""
     assert done.code == 2 and done.out == "" and server.prompts == []
