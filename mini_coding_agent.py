@@ -1096,8 +1096,8 @@ def list_files(agent: "MiniAgent", path: Filled = ".") -> str:
     lines = [
         f"[{'FD'[is_folder(e)]}] {visible(e.name)}{' (link)' * e.is_symlink()}" for e in entries
     ]
-    more = [f"... {len(lines) - 200} more"] if len(lines) > 200 else []
-    return "\n".join(lines[:200] + more) or "(empty)"
+    lines[200:] = [f"... {len(lines) - 200} more"] * (len(lines) > 200)
+    return "\n".join(lines) or "(empty)"
 
 
 @tool(example={"path": "src/app.py", "start": 1, "end": 120})
@@ -1169,11 +1169,12 @@ def matching_lines(agent: "MiniAgent", top: Path, regex: re.Pattern[str]) -> Ite
             raise Expired
         entries = folder_entries(path, agent.workspace.ignored, agent.root)  # of a file: none
         queue += [Path(entry.path) for entry in entries if not entry.is_symlink()]
+        name, lines = visible(shown_path(agent.root, path)), list[str]()
         with contextlib.suppress(ToolError):  # it is a folder, or binary
-            name = visible(shown_path(agent.root, path))
-            for number, line in enumerate(text_lines(read_bytes(agent.root, path)), 1):
-                if regex.search(line[:20_000]):
-                    yield f"{name}:{number}: {line.rstrip()[:300]}"
+            lines = text_lines(read_bytes(agent.root, path))
+        for number, line in enumerate(lines, 1):
+            if regex.search(line[:20_000]):
+                yield f"{name}:{number}: {line.rstrip()[:300]}"
 
 
 def compile_pattern(pattern: str, can_stop: bool) -> re.Pattern[str]:
@@ -1341,7 +1342,7 @@ def patch_file(agent: "MiniAgent", path: Filled, old_text: Filled, new_text: Con
     lines, text = text_lines(before), before.decode("utf-8", "surrogateescape")
     ends = text.count("\r\n")  # which read_file does not show, so the model cannot write them
     if ends and (ends == text.count("\n") or old not in text):
-        old, new = (re.sub("\r?\n", "\r\n", side) for side in (old, new))
+        old, new = re.sub("\r?\n", "\r\n", old), re.sub("\r?\n", "\r\n", new)
     places, spot = list[str](), text.find(old)
     while spot >= 0 and len(places) < 9:
         places.append(str(text.count("\n", 0, spot) + 1))
@@ -1896,10 +1897,9 @@ def memory_of(events: Sequence[Event]) -> dict[str, Any]:
                 files.append(name)
             case {"name": "read_file" | "write_file" | "patch_file", "args": {"path": str(name)}}:
                 files.append(name)  # it failed, or another agent wrote this session
-    newest_first = dict.fromkeys(reversed(files))
-    task, *notes = (" ".join(text[:1000].split()) for text in (task, *notes[-5:]))
-    notes = [note[:160] for note in notes]
-    return {"task": task[:300], "files": [*newest_first][:8][::-1], "notes": notes}
+    last_first = [*dict.fromkeys(reversed(files))]
+    task, *notes = [" ".join(text[:1000].split())[:300] for text in (task, *notes[-5:])]
+    return {"task": task, "files": last_first[:8][::-1], "notes": [note[:160] for note in notes]}
 
 
 def memory_text(memory: dict[str, Any]) -> str:
@@ -1913,7 +1913,7 @@ def is_like(value: Any, model: Any) -> bool:
     if isinstance(value, dict) and isinstance(model, dict):
         return all(is_like(value.get(key), part) for key, part in model.items())
     if isinstance(value, list) and isinstance(model, list):
-        return all(is_like(item, model[0]) for item in value)
+        return all(is_like(item, part) for item in value for part in model[:1])
     return type(value) is type(model)
 
 
@@ -1925,24 +1925,28 @@ def is_event(event: Any) -> bool:
     return is_like(EVENT | dict.fromkeys(needed) | event, EVENT)
 
 
+def fits(fold: Any, undo: Any, count: int) -> bool:
+    """Tell whether these are a fold and undo records for a history of so many events."""
+    fresh = asdict(Fold())
+    if not is_like(fold, fresh) or not is_like(undo, [UNDO_RECORD]):
+        return False
+    newest = max((record["request"] for record in undo), default=-1)
+    return len(fold) == len(fresh) and 0 <= fold["at"] < max(count, 1) and newest < count
+
+
 def check_session(session: Any, name: str) -> dict[str, Any]:
     """Return a loaded session in today's shape; raise ValueError in words if it is none."""
-    if not isinstance(session, dict) or not isinstance(session.get("history"), list):
+    if not isinstance(session, dict) or not is_like(session, {"history": []}):
         raise ValueError("it is not a session of this program")
     for key, wanted in (("version", SESSION_VERSION), ("id", name)):
         if not is_like(session.setdefault(key, wanted), wanted) or session[key] != wanted:
             raise ValueError(f"its {key} is not {wanted}")
-    events, fresh = session["history"], asdict(Fold())
+    events = session["history"]
     if not all(map(is_event, events)):
         raise ValueError("its history holds something that is no event")
-    # What follows can be done without: what is damaged begins anew.
-    count, fold, undo = len(events), session.get("fold", {}), session.get("undo", 0)
-    session["memory"] = memory_of(events)
-    if not is_like(fold, fresh) or len(fold) > len(fresh) or not 0 <= fold["at"] < max(count, 1):
-        session["fold"] = fresh
-    if not is_like(undo, [UNDO_RECORD]) or any(record["request"] >= count for record in undo):
-        session["undo"] = []
-    return session
+    if not fits(session.get("fold"), session.get("undo"), len(events)):  # they can be done without
+        session |= {"fold": asdict(Fold()), "undo": []}
+    return session | {"memory": memory_of(events)}
 
 
 def write_private(path: Path, data: bytes) -> None:
@@ -1965,7 +1969,7 @@ class SessionStore:
         self.root = Path(root)
         self.lines: dict[int, tuple[Event, str]] = {}  # each event is encoded once
         self.stamps: dict[str, tuple[int, ...]] = {}  # our files as we last left them
-        self.damaged: list[str] = []  # what the last look at all files could not read, and why
+        self.damaged: list[str] = []  # sentences about the files that `latest` could not read
 
     def path(self, session_id: str) -> Path:
         """Return the file of a session; raise SessionError if the id could be a path."""
@@ -1981,10 +1985,7 @@ class SessionStore:
         return ()
 
     def save(self, session: dict[str, Any]) -> Path:
-        """Write the session; if another process changed its file, go on under a new id.
-
-        Raise OSError if it cannot be written; the file then is as it was.
-        """
+        """Write the session, under a new id if another process changed its file; raise OSError."""
         if self.stamp(session["id"]) != self.stamps.get(session["id"], ()):
             session["id"] = new_session(self.root)["id"]
         for event in session["history"]:
@@ -2022,19 +2023,16 @@ class SessionStore:
         names = [path.stem for path in self.root.glob("*.json")]
         return sorted(filter(SESSION_ID.fullmatch, names), key=self.stamp, reverse=True)
 
-    def each(self) -> Iterator[dict[str, Any]]:
-        """Yield the saved sessions, the one written last first; `damaged` names what is none."""
+    def latest(self) -> str | None:
+        """Return the id of the youngest session with a request; `damaged` has what it passed."""
         self.damaged = []
         for name in self.ids():
             try:
-                yield self.load(name)
-            except SessionError as error:  # noqa: PERF203
+                if request_index(self.load(name)["history"]) >= 0:
+                    return name
+            except SessionError as error:
                 self.damaged.append(str(error))
-
-    def latest(self) -> str | None:
-        """Return the id of the youngest session with a request, or None."""
-        asked = (each["id"] for each in self.each() if request_index(each["history"]) >= 0)
-        return next(asked, None)
+        return None
 
     def find(self, wanted: str) -> str:
         """Return the id for `latest`, an id or its beginning; raise SessionError."""
@@ -2081,7 +2079,7 @@ def keep_for_undo(agent: "MiniAgent", change: Change) -> None:
     if agent.session_store is None:
         return
     name, known = change.name, newest_records(agent.session)
-    record = next((record for record in known if record["file"] == name), None)
+    record = next((old for old in known if old["file"] == name), None)
     if not record:
         record = {
             "request": request_index(agent.session["history"]), "file": name,
@@ -2154,22 +2152,22 @@ def undo_request(agent: "MiniAgent") -> str:
 def restore_file(agent: "MiniAgent", record: dict[str, Any], stuck: list[str]) -> str:
     """Put one file back; return a line about it, and add what does not work now to `stuck`."""
     try:
-        return put_back(agent, **record)
+        return put_back(agent, record)
     except (ToolError, OSError) as error:
         stuck += [record["file"]] * isinstance(error, OSError)
         return f"left alone: {record['file']}: {getattr(error, 'strerror', None) or error}"
 
 
-def put_back(
-    agent: "MiniAgent", file: str, before: str, after: list[str], folders: int, **_: Any
-) -> str:
+def put_back(agent: "MiniAgent", record: dict[str, Any]) -> str:
     """Put one file back as it was, unless it changed since; done twice it does no harm."""
+    file, before = record["file"], record["before"]
     path, data, mode = agent.path(file), kept_bytes(agent, before), before.partition(" ")[2]
-    if path != agent.root / file or not file_state(path).startswith((before, *after)):
+    if path != agent.root / file or not file_state(path).startswith((before, *record["after"])):
         return f"left alone: {file} changed since"
     if before == "none":
         path.unlink(missing_ok=True)
-        for folder in [above for above in path.parents if agent.root in above.parents][:folders]:
+        inside_root = [folder for folder in path.parents if agent.root in folder.parents]
+        for folder in inside_root[: record["folders"]]:
             with contextlib.suppress(OSError):
                 folder.rmdir()  # only if it is empty again
         return f"removed: {file}"
@@ -2190,10 +2188,8 @@ def session_diff(agent: "MiniAgent") -> str:
         with contextlib.suppress(ToolError):
             path, before = agent.path(name), kept_bytes(agent, state)
             after = read_bytes(agent.root, path) if path.is_file() else b""
-            if before is None and state != "none":
-                lines.append(f"{name}: its old text was not kept")
-            else:
-                lines += Change(path, name, before, after, "").diff
+            lost = [f"{name}: its old text was not kept"] * (before is None and state != "none")
+            lines += lost or Change(path, name, before, after, "").diff
     return "\n".join(lines)
 
 
