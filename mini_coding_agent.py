@@ -1158,10 +1158,9 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 def matching_lines(agent: "MiniAgent", top: Path, regex: re.Pattern[str]) -> Iterator[str]:
-    """Yield `path:number: line` for each match in one text file, or in those below a folder.
+    """Yield `path:number: line` for each match; nearest files first, no links, nothing ignored.
 
-    The nearest files come first; links, clutter and what git ignores are left out. Raise Expired
-    after SEARCH_SECONDS, but only between two files.
+    Raise Expired after SEARCH_SECONDS, but only between two files.
     """
     queue, deadline = [top], time.monotonic() + SEARCH_SECONDS
     for path in queue:
@@ -1200,7 +1199,7 @@ def search(agent: "MiniAgent", pattern: Filled, path: Filled = ".") -> str:
             regex = compile_pattern(pattern, can_stop)
             as_text = " as plain text" * (regex.pattern != pattern)
             lines.extend(itertools.islice(matching_lines(agent, top, regex), 101))
-    except Expired:
+    except Expired:  # what was found so far stays
         lines.append(f"[stopped after {SEARCH_SECONDS:g} seconds; search a smaller path]")
     if len(lines) > 100:
         lines[100:] = ["[stopped after 100 matches; search a smaller path]"]
@@ -1223,10 +1222,11 @@ class Change:
 
     @functools.cached_property
     def diff(self) -> list[str]:
-        """The unified diff of the bytes, each line safe to print."""
+        """The unified diff of the bytes, each line safe to print; empty if none changes."""
+        if self.after == (self.before or b""):
+            return []
         was = "/dev/null" if self.before is None else self.name
-        hunks = diff_hunks(diff_lines(self.before or b""), diff_lines(self.after))
-        lines = [f"--- {was}", f"+++ {self.name}", *hunks] * (self.after != (self.before or b""))
+        lines = [f"--- {was}", f"+++ {self.name}", *diff_hunks(self.before or b"", self.after)]
         return [part for line in lines for part in visible(line, "\t\n").split("\n")]
 
     def preview(self) -> str:
@@ -1259,16 +1259,15 @@ def diff_lines(data: bytes) -> list[str]:
     return [*lines, rest + "\n\\ No newline at end of file"] if rest else lines
 
 
-def diff_hunks(old: list[str], new: list[str]) -> list[str]:
+def diff_hunks(before: bytes, after: bytes) -> list[str]:
     """Return the hunks of a unified diff, of many lines one from the first change to the last."""
+    old, new = diff_lines(before), diff_lines(after)
     if len(old) + len(new) <= DIFF_LINES:
         return list(difflib.unified_diff(old, new, lineterm=""))[2:]
-
-    def shared(pairs: Iterable[tuple[str, str]]) -> int:
-        return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
-
-    head = shared(zip(old, new))
-    tail = shared(zip(reversed(old[head:]), reversed(new[head:])))
+    same = [one == two for one, two in zip(old, new)]
+    head = [*same, False].index(False)
+    same = [one == two for one, two in zip(reversed(old[head:]), reversed(new[head:]))]
+    tail = [*same, False].index(False)
     old, new = old[head : len(old) - tail], new[head : len(new) - tail]
     place = f"@@ -{head + bool(old)},{len(old)} +{head + bool(new)},{len(new)} @@"
     title = f"{place} {len(old)} lines replaced by {len(new)}"
@@ -1372,14 +1371,14 @@ def missed_patch(path: str, lines: list[str], old: str) -> str:
         return f" in {path}, and nothing like it; read the file again"
     first = max(stripped.index(close[0]) - anchor, 0)
     region = lines[first : first + len(wanted)]
-    blanks = "".join(wanted).split() == "".join(region).split()
+    blanks = "\n".join(wanted).split() == "\n".join(region).split()
     how = " only in blanks or line ends, or in indentation; copy them exactly" * blanks
     pairs = itertools.zip_longest(wanted, region, fillvalue="")
     # Where only the last newline is missing, no pair of lines differs.
     yours, ours = next((p for p in pairs if p[0] != p[1]), (f"{wanted[-1]}\n", wanted[-1]))
-    said = f"you wrote {yours[:200]!r}, the file has {ours[:200]!r}"
+    how += f": you wrote {yours[:200]!r}, the file has {ours[:200]!r}"
     numbered = "\n".join(f"{n:>4}: {line[:300]}" for n, line in enumerate(region[:40], first + 1))
-    return f" in {path}. The nearest lines differ{how}: {said}\n{numbered}"
+    return f" in {path}. The nearest lines differ{how}\n{numbered}"
 
 
 # Running commands. A command is stopped as a whole: the shell, what it started, and what that
@@ -1956,9 +1955,8 @@ def write_private(path: Path, data: bytes) -> None:
         if folder.is_symlink():
             raise OSError(errno.ELOOP, f"{folder.name} is a link")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    ignore = state / ".gitignore"
-    if state.name == STATE_DIR and not os.path.lexists(ignore):  # not through a dangling link
-        replace_file(ignore, b"*\n", 0o600)
+    if state.name == STATE_DIR and not os.path.lexists(state / ".gitignore"):
+        replace_file(state / ".gitignore", b"*\n", 0o600)
     replace_file(path, data, 0o600)
 
 
@@ -2030,7 +2028,7 @@ class SessionStore:
             try:
                 if request_index(self.load(name)["history"]) >= 0:
                     return name
-            except SessionError as error:
+            except SessionError as error:  # noqa: PERF203
                 self.damaged.append(str(error))
         return None
 
