@@ -2132,8 +2132,8 @@ def undo_request(agent: "MiniAgent") -> str:
     index, stuck = request_index(events), list[str]()
     if index < 0:
         return "There is no request to take back."
-    records = reversed(newest_records(session))  # so that inner folders go first
-    said = [restore_file(agent, record, stuck) for record in records]
+    records = newest_records(session)[::-1]  # so that inner folders go first
+    said = [restore_file(agent, record, stuck) for record in records][::-1]
     if stuck:
         return "\n".join([*said, "The request stays: mend this, then /undo again."])
     ran = [e for e in events[index:] if e["role"] == "tool" and e.get("harmless") is False]
