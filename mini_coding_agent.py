@@ -97,7 +97,8 @@ def clip(text: str, limit: int) -> str:
 
 # What shows nothing although Python calls it printable: fillers, joiners, variation selectors.
 UNSEEN = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u303f\u3164\ufe00-\ufe0f"
+    "\uffa0\ufffc\U00016fe4\U0001d159\U000e0100-\U000e01ef]"
 )
 
 
@@ -1016,6 +1017,7 @@ SYNONYMS = {
 READ_CHARS, RESULT_CHARS = 12_000, 4_000  # what enters the transcript of a read, of other results
 FILE_BYTES = 8_000_000  # of a larger file no more than this is read, and it is not changed
 SEARCH_SECONDS = 5.0
+DIFF_LINES = 10_000  # difflib may compare more lines than these for minutes
 
 
 def resolve_path(root: Path, raw: str) -> Path:
@@ -1043,25 +1045,35 @@ def shown_path(root: Path, path: Path) -> str:
 
 def no_such_file(root: Path, path: Path) -> ToolError:
     """Return the error for a missing file, with the closest names that do exist."""
-    text, close = f"no such file: {visible(shown_path(root, path))}", []
-    with contextlib.suppress(OSError):
-        folder = next(p for p in path.parents if p.is_dir())
-        close = difflib.get_close_matches(path.name, sorted(os.listdir(folder))[:2000], 3, 0.5)
-        close = [visible(shown_path(root, folder / name)) for name in close]
+    folder = next(above for above in path.parents if above == root or above.is_dir())
+    names = [entry.name for entry in folder_entries(folder, frozenset(), root, 1000)]
+    close = [shown_path(root, folder / n) for n in difflib.get_close_matches(path.name, names)]
     hint = f"did you mean {', '.join(close)}?" if close else "list_files shows what is there"
-    return ToolError(f"{text}; {hint}")
+    return ToolError(visible(f"no such file: {shown_path(root, path)}; {hint}"))
 
 
-def read_bytes(root: Path, path: Path) -> bytes:
-    """Return up to FILE_BYTES + 1 bytes of a regular file; raise ToolError for anything else."""
+def read_bytes(root: Path, path: Path, whole: bool = False) -> bytes:
+    """Return up to FILE_BYTES + 1 bytes of a file, all of them if `whole`; raise ToolError."""
+    name = visible(shown_path(root, path))
     try:
         with open_regular(path) as file:
-            return file.read(FILE_BYTES + 1)
+            data = file.read(FILE_BYTES + 1)
     except FileNotFoundError:
         raise no_such_file(root, path) from None
     except OSError as error:
         what = "is a folder; use list_files" if path.is_dir() else error.strerror
-        raise ToolError(f"{visible(shown_path(root, path))}: {what}") from None
+        raise ToolError(f"{name}: {what}") from None
+    if whole and len(data) > FILE_BYTES:
+        raise ToolError(f"{name} is larger than 8 MB; it cannot be changed")
+    return data
+
+
+def text_lines(data: bytes) -> list[str]:
+    """Return a file's lines without byte order mark and line ends; raise ToolError if binary."""
+    if b"\0" in data[:8192]:
+        raise ToolError("this is a binary file; it has no lines")
+    text = data[:FILE_BYTES].decode("utf-8-sig", "replace").replace("\r\n", "\n")
+    return text.removesuffix("\n").split("\n")
 
 
 @tool(example={"path": "src"})
@@ -1075,8 +1087,8 @@ def list_files(agent: "MiniAgent", path: Filled = ".") -> str:
     lines = [
         f"[{'FD'[is_folder(e)]}] {visible(e.name)}{' (link)' * e.is_symlink()}" for e in entries
     ]
-    more = [f"... {len(lines) - 200} more"] if len(lines) > 200 else []
-    return "\n".join(lines[:200] + more) or "(empty)"
+    lines[200:] = [f"... {len(lines) - 200} more"] * (len(lines) > 200)
+    return "\n".join(lines) or "(empty)"
 
 
 @tool(example={"path": "src/app.py", "start": 1, "end": 120})
@@ -1086,19 +1098,14 @@ def read_file(
     """Read lines of a text file, numbered from 1."""
     target = agent.path(path)
     name, data = shown_path(agent.root, target), read_bytes(agent.root, target)
-    if b"\0" in data[:8192]:
-        raise ToolError(f"{name} is a binary file; it has no lines to read")
-    lines = data[:FILE_BYTES].decode("utf-8-sig", "replace").removesuffix("\n").split("\n")
-    if not start <= end or start > len(lines):
+    lines = text_lines(data)
+    if not start <= min(end, len(lines)):
         raise ToolError(f"{name} has {len(lines)} lines; start is {start}, end is {end}")
-    shown: list[str] = []
     room = min(READ_CHARS, agent.window.result_chars) - 300  # so that whole lines fit
-    for number, line in enumerate(lines[start - 1 : end], start):
-        text = f"{number:>4}: {clip(line.removesuffix(chr(13)), min(2000, room))}"
-        if shown and len(text) > room:
-            break
-        shown.append(text)
-        room -= len(text) + 1
+    wanted = enumerate(lines[start - 1 : end], start)
+    shown = [f"{number:>4}: {clip(line, min(2000, room))}" for number, line in wanted]
+    ends = itertools.accumulate(len(line) + 1 for line in shown)
+    del shown[max(sum(place <= room for place in ends), 1) :]
     last = start + len(shown) - 1
     facts = {"file": name, "digest": digest(data), "lines": [start, last]}
     if stands_above(agent.session, facts):
@@ -1112,12 +1119,12 @@ def read_file(
 
 def stands_above(session: dict[str, Any], facts: dict[str, Any]) -> bool:
     """Tell whether the same lines of the same bytes stand in the prompt already, whole and last."""
-    fold = Fold(**session["fold"])
+    fold, same = Fold(**session["fold"]), facts["digest"]
     for event in reversed(session["history"][fold.at + bool(fold.chars) :]):
-        if event.get("file") == facts["file"] and "digest" in event:
-            whole = event["content"].startswith("# ") and not CLIP_MARK.search(event["content"])
-            if event["digest"] != facts["digest"] or (whole and event["lines"] == facts["lines"]):
-                return bool(event["digest"] == facts["digest"])
+        if event.get("file") == facts["file"] and event.get("digest", same) != same:
+            return False
+        if facts.items() <= event.items() and event["content"].startswith("# "):
+            return not CLIP_MARK.search(event["content"])
     return False
 
 
@@ -1127,10 +1134,7 @@ class Expired(Exception):
 
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise Expired in here after so many seconds, even in the middle of a regex match.
-
-    Python's `re` can't be stopped otherwise; it does look for signals while it matches.
-    """
+    """Raise Expired in here after so many seconds, even in a regex match, which heeds signals."""
 
     def ring(*_: Any) -> None:
         raise Expired
@@ -1144,28 +1148,29 @@ def time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def walk_files(agent: "MiniAgent", top: Path) -> Iterator[Path]:
-    """Yield the regular files below a folder by name; no links, no clutter, nothing ignored."""
-    stack = [top]
-    while stack:
-        entries = folder_entries(stack.pop(), agent.workspace.ignored, agent.root)
-        yield from (Path(e.path) for e in entries if e.is_file(follow_symlinks=False))
-        stack += [Path(e.path) for e in reversed(entries) if is_folder(e)]
+def matching_lines(agent: "MiniAgent", top: Path, regex: re.Pattern[str]) -> Iterator[str]:
+    """Yield `path:number: line` for each match; nearest files first, no links, nothing ignored.
 
-
-def matching_lines(root: Path, file: Path, regex: re.Pattern[str]) -> Iterator[str]:
-    """Yield the matching lines of a text file as `path:number: line`."""
-    with contextlib.suppress(ToolError):
-        data = read_bytes(root, file)
-        lines = [] if b"\0" in data[:8192] else data.decode("utf-8-sig", "replace").split("\n")
+    Raise Expired after SEARCH_SECONDS, but only between two files.
+    """
+    queue, deadline = [top], time.monotonic() + SEARCH_SECONDS
+    for path in queue:
+        if time.monotonic() > deadline:
+            raise Expired
+        entries = folder_entries(path, agent.workspace.ignored, agent.root)  # of a file: none
+        queue += [Path(entry.path) for entry in entries if not entry.is_symlink()]
+        name, lines = visible(shown_path(agent.root, path)), list[str]()
+        with contextlib.suppress(ToolError):  # it is a folder, or binary
+            lines = text_lines(read_bytes(agent.root, path))
         for number, line in enumerate(lines, 1):
-            if regex.search(line[:20_000].removesuffix("\r")):
-                yield f"{visible(shown_path(root, file))}:{number}: {line.rstrip()[:300]}"
+            if regex.search(line[:20_000]):
+                yield f"{name}:{number}: {line.rstrip()[:300]}"
 
 
 def compile_pattern(pattern: str, can_stop: bool) -> re.Pattern[str]:
     """Return the regex; what is none, or could run for ever unstopped, is taken as plain text."""
-    with contextlib.suppress(re.error, OverflowError, RecursionError):
+    errors = contextlib.suppress(re.error, OverflowError, RecursionError)
+    with errors, warnings.catch_warnings(record=True):  # which keeps them from the screen
         if can_stop or len(re.findall(r"[*+?{]", pattern)) < 2:
             return re.compile(pattern)
     return re.compile(re.escape(pattern))
@@ -1179,18 +1184,16 @@ def search(agent: "MiniAgent", pattern: Filled, path: Filled = ".") -> str:
         raise no_such_file(agent.root, top)
     # There is no alarm on Windows, and none for a thread.
     can_stop = hasattr(signal, "SIGALRM") and threading.current_thread() is threading.main_thread()
-    regex, deadline = compile_pattern(pattern, can_stop), time.monotonic() + SEARCH_SECONDS
-    lines: list[str] = []
+    lines, as_text = list[str](), ""
     try:
         with time_limit(SEARCH_SECONDS) if can_stop else contextlib.nullcontext():
-            for file in walk_files(agent, top) if top.is_dir() else [top]:
-                lines += itertools.islice(matching_lines(agent.root, file, regex), 101 - len(lines))
-                if len(lines) > 100 or time.monotonic() > deadline:
-                    raise Expired
-    except Expired:
-        why = "100 matches" if len(lines) > 100 else f"{SEARCH_SECONDS:g} seconds"
-        lines[100:] = [f"[stopped after {why}; search a smaller path]"]
-    as_text = "" if regex.pattern == pattern else " as plain text"
+            regex = compile_pattern(pattern, can_stop)
+            as_text = " as plain text" * (regex.pattern != pattern)
+            lines.extend(itertools.islice(matching_lines(agent, top, regex), 101))
+    except Expired:  # what was found so far stays
+        lines.append(f"[stopped after {SEARCH_SECONDS:g} seconds; search a smaller path]")
+    if len(lines) > 100:
+        lines[100:] = ["[stopped after 100 matches; search a smaller path]"]
     return "\n".join(lines) or f"no match for {pattern!r}{as_text}"
 
 
@@ -1208,35 +1211,37 @@ class Change:
     after: bytes
     said: str
 
+    @functools.cached_property
     def diff(self) -> list[str]:
-        """Return the unified diff of the bytes, each line safe to print."""
-        old, new = ([] if side is None else diff_lines(side) for side in (self.before, self.after))
+        """The unified diff of the bytes, each line safe to print; empty if none changes."""
+        if self.after == (self.before or b""):
+            return []
         was = "/dev/null" if self.before is None else self.name
-        lines = difflib.unified_diff(old, new, was, self.name, lineterm="")
+        lines = [f"--- {was}", f"+++ {self.name}", *diff_hunks(self.before or b"", self.after)]
         return [part for line in lines for part in visible(line, "\t\n").split("\n")]
 
     def preview(self) -> str:
         """Return the diff; of one over 200 lines the middle is left out, and said to be."""
-        lines = self.diff()
+        lines = self.diff[:]
         if len(lines) > 200:
             lines[150:-50] = [f"... {len(lines) - 200} lines of this change are not shown ..."]
-        return "\n".join(lines) or f"{visible(self.name)}: an empty file"
+        what = "as it is already" if self.before == self.after else "an empty file"
+        return "\n".join(lines) or f"{visible(self.name)}: {what}"
 
     def perform(self, agent: "MiniAgent") -> Result:
         """Write the file if it is still as it was when the diff was made."""
         now = read_bytes(agent.root, self.path) if self.path.exists() else None
         if now != self.before or self.path.resolve() != self.path:
             raise ToolError(f"{self.name} changed in the meantime; read it again")
-        undo = keep_for_undo(agent, self)
+        keep_for_undo(agent, self)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(self.path, self.after)
-            undo["after"] = file_state(self.path)
         except OSError as error:
             raise ToolError(f"{self.name} was not written: {error.strerror}") from None
-        counts = [sum(line.startswith(sign) for line in self.diff()[2:]) for sign in "+-"]
-        facts = {"file": self.name, "changed": counts}
-        return Result(self.said + syntax_problem(self.name, self.after), facts)
+        counts = [sum(line.startswith(sign) for line in self.diff[2:]) for sign in "+-"]
+        said = self.said + syntax_problem(self.name, self.after)
+        return Result(said, {"file": self.name, "changed": counts})
 
 
 def diff_lines(data: bytes) -> list[str]:
@@ -1245,93 +1250,99 @@ def diff_lines(data: bytes) -> list[str]:
     return [*lines, rest + "\n\\ No newline at end of file"] if rest else lines
 
 
+def diff_hunks(before: bytes, after: bytes) -> list[str]:
+    """Return the hunks of a unified diff, of many lines one from the first change to the last."""
+    old, new = diff_lines(before), diff_lines(after)
+    if len(old) + len(new) <= DIFF_LINES:
+        return list(difflib.unified_diff(old, new, lineterm=""))[2:]
+    same = [one == two for one, two in zip(old, new)]
+    head = [*same, False].index(False)
+    same = [one == two for one, two in zip(reversed(old[head:]), reversed(new[head:]))]
+    tail = [*same, False].index(False)
+    old, new = old[head : len(old) - tail], new[head : len(new) - tail]
+    place = f"@@ -{head + bool(old)},{len(old)} +{head + bool(new)},{len(new)} @@"
+    title = f"{place} {len(old)} lines replaced by {len(new)}"
+    return [title, *("-" + line for line in old), *("+" + line for line in new)]
+
+
 def replace_file(path: Path, data: bytes, mode: int = 0o666) -> None:
     """Put bytes in place in one step: a crash leaves the old file or the new one, with its mode."""
-    temporary = path.with_name(f".{path.name[:80]}.{os.getpid()}.tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    temporary = path.with_name(f".{path.name[:80]}.{os.urandom(4).hex()}.tmp")
     with contextlib.suppress(FileNotFoundError):
         mode = stat.S_IMODE(os.lstat(path).st_mode)
     try:
-        with open(os.open(temporary, flags, mode), "wb") as file:
+        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(data)
         if path.exists():
             os.chmod(temporary, mode)  # the umask may have taken bits away
-        move_over(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
+        for pause in [0.05] * 20 if os.name == "nt" else []:  # there a reader may hold it
+            with contextlib.suppress(PermissionError):
+                return os.replace(temporary, path)
+            time.sleep(pause)
+        return os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):  # it is gone, if all went well
             os.unlink(temporary)
-        raise
 
 
-def move_over(source: Path, target: Path) -> None:
-    """Rename over a file; on Windows a reader may hold it for a moment, so try for a second."""
-    for pause in [0.05] * 20 if os.name == "nt" else []:
-        with contextlib.suppress(PermissionError):
-            return os.replace(source, target)
-        time.sleep(pause)
-    return os.replace(source, target)
-
-
-def to_bytes(text: str) -> bytes:
-    """Return the bytes of a file's text; raise ToolError if a character has none or is our mark."""
+def as_content(value: Any) -> str:
+    """Return what a file may hold: text for UTF-8, without our mark for what was not shown."""
+    text = as_text(value)
     if mark := CLIP_MARK.search(text):
-        raise ToolError(
-            f"the text holds {mark[0]!r}, a mark for what you did not see; read it first"
-        )
-    try:
-        return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError as error:
-        raise ToolError(f"character {error.start} cannot be stored as UTF-8") from None
+        raise ValueError(f"holds {mark[0]!r}, a mark for what you did not see; read it first")
+    text.encode("utf-8", "surrogateescape")  # its UnicodeError is a ValueError too
+    return text
+
+
+Content = Annotated[str, as_content]
 
 
 def syntax_problem(name: str, data: bytes) -> str:
     """Return what keeps a .py, .json or .toml file from being read, as a line for the result."""
     try:
-        match Path(name).suffix:
+        match Path(name).suffix if len(data) < 1_000_000 else "":  # more would take seconds
             case ".py":
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
+                with warnings.catch_warnings(record=True):
                     compile(data, name, "exec", dont_inherit=True)
             case ".json":
                 json.loads(data)
-            case ".toml" if sys.version_info >= (3, 11):
-                import tomllib
+            case ".toml" if sys.version_info >= (3, 11) and max(map(len, data.split(b"\n"))) < 2000:
+                import tomllib  # which is quadratic in the length of a dotted name
 
                 tomllib.loads(data.decode())
         return ""
-    except SyntaxError as error:
-        problem = f"line {error.lineno}: {error.msg}"
-    except (ValueError, RecursionError, MemoryError) as error:
-        problem = str(error) or type(error).__name__
-    return f"\nbut {name} does not parse: {problem}; mend it"
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return f"\nbut {name} does not parse: {str(error) or type(error).__name__}; mend it"
 
 
 @tool(risky=True, example={"path": "hello.py", "content": 'def hello():\n    return "hi"\n'})
-def write_file(agent: "MiniAgent", path: Filled, content: AnyText) -> Plan:
+def write_file(agent: "MiniAgent", path: Filled, content: Content) -> Plan:
     """Create or replace a file with the complete text."""
     target = agent.path(path)
-    before = read_bytes(agent.root, target) if os.path.lexists(target) else None
-    if len(before or b"") > FILE_BYTES:
-        raise ToolError(f"{path} is larger than 8 MB; it cannot be replaced")
-    name = shown_path(agent.root, target)
-    return Change(target, name, before, to_bytes(content), f"wrote {name} ({len(content)} chars)")
+    name, after = shown_path(agent.root, target), content.encode("utf-8", "surrogateescape")
+    before = read_bytes(agent.root, target, whole=True) if os.path.lexists(target) else None
+    return Change(target, name, before, after, f"wrote {name} ({len(content)} chars)")
 
 
 @tool(risky=True, example={"path": "hello.py", "old_text": '"hi"', "new_text": '"hello"'})
-def patch_file(agent: "MiniAgent", path: Filled, old_text: Filled, new_text: AnyText) -> Plan:
+def patch_file(agent: "MiniAgent", path: Filled, old_text: Filled, new_text: Content) -> Plan:
     """Replace one exact, unique piece of text in a file."""
     target, old, new = agent.path(path), old_text, new_text
-    before = read_bytes(agent.root, target)
-    if len(before) > FILE_BYTES or b"\0" in before[:8192]:
-        raise ToolError(f"{path} is binary or larger than 8 MB; it cannot be patched")
-    text = before.decode("utf-8", "surrogateescape")
+    before = read_bytes(agent.root, target, whole=True)
+    lines, text = text_lines(before), before.decode("utf-8", "surrogateescape")
     ends = text.count("\r\n")  # which read_file does not show, so the model cannot write them
     if ends and (ends == text.count("\n") or old not in text):
-        old, new = (re.sub("\r?\n", "\r\n", side) for side in (old, new))
-    spots = [match.start() for match in re.finditer(f"(?={re.escape(old)})", text)]
-    if len(spots) != 1:
-        raise ToolError(missed_patch(path, text, old_text, spots))
-    to_bytes(new)
+        old, new = re.sub("\r?\n", "\r\n", old), re.sub("\r?\n", "\r\n", new)
+    places, spot = list[str](), text.find(old)
+    while spot >= 0 and len(places) < 9:
+        places.append(str(text.count("\n", 0, spot) + 1))
+        spot = text.find(old, spot + 1)  # it may overlap the one before
+    if len(places) > 1:
+        times = "many" if spot >= 0 else len(places)
+        where = f"{times} times in {path} (lines {', '.join(places)})"
+        raise ToolError(f"old_text occurs {where}; add lines around it")
+    if not places:
+        raise ToolError(f"old_text not found{missed_patch(path, lines, old_text)}")
     if old == new:
         raise ToolError("old_text and new_text are the same: this patch changes nothing")
     after = text.replace(old, new).encode("utf-8", "surrogateescape")
@@ -1339,37 +1350,26 @@ def patch_file(agent: "MiniAgent", path: Filled, old_text: Filled, new_text: Any
     return Change(target, name, before, after, f"patched {name}")
 
 
-def missed_patch(path: str, text: str, old: str, spots: list[int]) -> str:
-    """Return why old_text does not name one place, and what the file says near it."""
-    if spots:
-        where = ", ".join(str(text.count("\n", 0, spot) + 1) for spot in spots[:8])
-        return f"old_text occurs {len(spots)} times in {path} (lines {where}); add lines around it"
-    wanted, lines = old.rstrip("\r\n").split("\n"), text.replace("\r\n", "\n").split("\n")
-    if all(re.match(r"\s*\d+: ", line) for line in wanted if line.strip()):
-        return "old_text not found: leave out the line numbers, they are not in the file"
+def missed_patch(path: str, lines: list[str], old: str) -> str:
+    """Return why no place in a file matches old_text, and what the lines nearest to it say."""
+    wanted = old.replace("\r\n", "\n").rstrip("\n").split("\n")
+    if all(re.match(r"\s*(\d+: |$)", line) for line in wanted):
+        return ": leave out the line numbers, they are not in the file"
     anchor = max(range(len(wanted)), key=lambda i: len(wanted[i].strip()))
-    stripped = [line.strip()[:120] for line in lines[:5_000]]  # more would take many seconds
-    close = difflib.get_close_matches(wanted[anchor].strip()[:120], stripped, 1, 0.5)
+    stripped = [line.strip()[:60] for line in lines[:5_000]]  # more would take many seconds
+    close = difflib.get_close_matches(wanted[anchor].strip()[:60], stripped, 1, 0.5)
     if not close:
-        return f"old_text not found in {path}, and nothing like it; read the file again"
+        return f" in {path}, and nothing like it; read the file again"
     first = max(stripped.index(close[0]) - anchor, 0)
     region = lines[first : first + len(wanted)]
+    blanks = "\n".join(wanted).split() == "\n".join(region).split()
+    how = " only in blanks or line ends, or in indentation; copy them exactly" * blanks
+    pairs = itertools.zip_longest(wanted, region, fillvalue="")
+    # Where only the last newline is missing, no pair of lines differs.
+    yours, ours = next((p for p in pairs if p[0] != p[1]), (f"{wanted[-1]}\n", wanted[-1]))
+    how += f": you wrote {yours[:200]!r}, the file has {ours[:200]!r}"
     numbered = "\n".join(f"{n:>4}: {line[:300]}" for n, line in enumerate(region[:40], first + 1))
-    return (
-        f"old_text not found in {path}. The nearest lines {difference(wanted, region)}\n{numbered}"
-    )
-
-
-def difference(wanted: list[str], region: list[str]) -> str:
-    """Return how the lines of a file differ from the wanted ones, with the first pair that does."""
-    if [line.rstrip() for line in wanted] == [line.rstrip() for line in region]:
-        what = "differ only in blanks or line ends after the text; copy them exactly"
-    elif "".join(wanted).split() == "".join(region).split():
-        what = "differ only in blanks or indentation; copy them exactly"
-    else:
-        what = "differ"
-    pairs = [pair for pair in zip(wanted, region) if pair[0] != pair[1]] or [(wanted[-1], "")]
-    return f"{what}: you wrote {pairs[0][0][:200]!r}, the file has {pairs[0][1][:200]!r}"
+    return f" in {path}. The nearest lines differ{how}\n{numbered}"
 
 
 # Running commands. A command is stopped as a whole: the shell, what it started, and what that
@@ -1869,7 +1869,10 @@ def fit_prompt(agent: "MiniAgent", request: str, budget: int, at_once: bool = Fa
 
 SESSION_VERSION, SESSION_BYTES = 1, 64_000_000
 SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
-FILE_TOOLS = ("read_file", "write_file", "patch_file")
+# What events, their facts included, and undo records look like: here, values stand for types.
+EVENT = {"role": "tool", "content": "# a.py, lines 1 to 9 of 9", "name": "read_file", "args": {},
+         "file": "a.py", "digest": "9f86d0", "lines": [1, 9], "changed": [1, 0]}  # fmt: skip
+UNDO_RECORD = {"request": 0, "file": "a.py", "before": "9f86d0 644", "after": [""], "folders": 0}
 
 
 class SessionError(RuntimeError):
@@ -1881,34 +1884,31 @@ def now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-def new_id() -> str:
-    """Return a new session id: date, time and six random digits."""
-    return f"{datetime.now():%Y%m%d-%H%M%S}-{os.urandom(3).hex()}"
-
-
 def new_session(root: Path) -> dict[str, Any]:
-    """Return an empty session."""
+    """Return an empty session; its id is date, time and six random digits."""
     return {
-        "id": new_id(), "version": SESSION_VERSION, "created_at": now(),
-        "workspace_root": str(root), "memory": memory_of([]), "fold": asdict(Fold()),
-        "undo": [], "history": [],
+        "id": f"{datetime.now():%Y%m%d-%H%M%S}-{os.urandom(3).hex()}", "version": SESSION_VERSION,
+        "created_at": now(), "workspace_root": str(root), "memory": memory_of([]),
+        "fold": asdict(Fold()), "undo": [], "history": [],
     }  # fmt: skip
 
 
 def memory_of(events: Sequence[Event]) -> dict[str, Any]:
     """Return the task, the last 8 files and the last 5 notes; notes are what requests came to."""
-    files, notes = dict[str, None](), []
+    task, files, notes = "", list[str](), list[str]()
     for event in events:
-        name = event.get("file") or event.get("args", {}).get("path")
-        if event.get("name") in FILE_TOOLS and isinstance(name, str):
-            files.pop(name, None)  # so that the last ones stand last
-            files[name] = None
-        is_answer = event["role"] == "assistant" and not event.get("unreadable")
-        if is_answer or event.get("name") == "delegate":
-            notes.append(" ".join(event["content"].split())[:160])
-    index = request_index(events)
-    task = " ".join(events[index]["content"].split())[:300] if index >= 0 else ""
-    return {"task": task, "files": list(files)[-8:], "notes": notes[-5:]}
+        match event:
+            case {"role": "user"}:
+                task = event["content"]
+            case {"role": "assistant"} | {"name": "delegate"} if not event.get("unreadable"):
+                notes.append(event["content"])
+            case {"file": name}:
+                files.append(name)
+            case {"name": "read_file" | "write_file" | "patch_file", "args": {"path": str(name)}}:
+                files.append(name)  # it failed, or another agent wrote this session
+    last_first = [*dict.fromkeys(reversed(files))]
+    task, *notes = [" ".join(text[:1000].split())[:300] for text in (task, *notes[-5:])]
+    return {"task": task, "files": last_first[:8][::-1], "notes": [note[:160] for note in notes]}
 
 
 def memory_text(memory: dict[str, Any]) -> str:
@@ -1917,64 +1917,57 @@ def memory_text(memory: dict[str, Any]) -> str:
     return quote("\n".join(lines + [f"- note: {note}" for note in memory["notes"] or ["-"]]))
 
 
-def check_session(session: Any, name: str) -> dict[str, Any]:
-    """Return a loaded session in today's shape; raise ValueError in words if it is none."""
-    if not isinstance(session, dict) or not isinstance(session.get("history"), list):
-        raise ValueError("it is not a session of this program")
-    version = session.setdefault("version", SESSION_VERSION)
-    if type(version) is not int or not 1 <= version <= SESSION_VERSION:
-        raise ValueError(f"it has version {visible(str(version))[:20]}, not {SESSION_VERSION}")
-    if session.setdefault("id", name) != name:
-        raise ValueError("the id in it is not its name")
-    if not all(map(is_event, session["history"])):
-        raise ValueError("its history holds something that is no event")
-    try:
-        check_extras(session["fold"], session["undo"], len(session["history"]))
-    except (TypeError, ValueError, AttributeError, KeyError):  # can be done without
-        session |= {"fold": asdict(Fold()), "undo": []}
-    return session | {"memory": memory_of(session["history"])}
+def is_like(value: Any, model: Any) -> bool:
+    """Tell whether a JSON value has the types of a model, and at least its keys."""
+    if isinstance(value, dict) and isinstance(model, dict):
+        return all(is_like(value.get(key), part) for key, part in model.items())
+    if isinstance(value, list) and isinstance(model, list):
+        return all(is_like(item, part) for item in value for part in model[:1])
+    return type(value) is type(model)
 
 
 def is_event(event: Any) -> bool:
-    """Tell whether a value has the shape of an event."""
-    texts = [event.get("role"), event.get("content")] if isinstance(event, dict) else [None]
-    if texts[0] == "tool":
-        texts += [event.get("name"), "" if isinstance(event.get("args"), dict) else None]
-    elif isinstance(event, dict) and ({"args", "exit_code"} & event.keys()):
+    """Tell whether a value has the shape of an event; only a call must have name and arguments."""
+    if not isinstance(event, dict):
         return False
-    return all(isinstance(text, str) for text in texts)
+    needed = ["role", "content", "name", "args"][: 4 if event.get("role") == "tool" else 2]
+    return is_like(EVENT | dict.fromkeys(needed) | event, EVENT)
 
 
-def is_file_state(state: Any) -> bool:
-    """Tell whether a value is what `file_state` returns: None, or a digest and a mode."""
-    if state is None:
-        return True
-    kinds = [type(part) for part in state] if isinstance(state, list) else []
-    return kinds == [str, int] and 0 <= state[1] < 0o10000
+def fits(fold: Any, undo: Any, count: int) -> bool:
+    """Tell whether these are a fold and undo records for a history of so many events."""
+    fresh = asdict(Fold())
+    if not is_like(fold, fresh) or not is_like(undo, [UNDO_RECORD]):
+        return False
+    newest = max((record["request"] for record in undo), default=-1)
+    return len(fold) == len(fresh) and 0 <= fold["at"] < max(count, 1) and newest < count
 
 
-def check_extras(fold: Any, undo: Any, count: int) -> None:
-    """Raise an error unless fold and undo records fit a history of so many events."""
-    shown = Fold(**fold)
-    sound = all(type(value) is int for value in fold.values())
-    sound &= 0 <= shown.omitted <= shown.at <= count and -1 <= shown.request < count
-    for record in undo:
-        sound &= type(record["request"]) is int and "".join(record["folders"]) is not None
-        for states in record["files"].values():
-            sound &= [*states] == ["before", "after"] and all(map(is_file_state, states.values()))
-    if not sound:
-        raise ValueError
+def check_session(session: Any, name: str) -> dict[str, Any]:
+    """Return a loaded session in today's shape; raise ValueError in words if it is none."""
+    if not isinstance(session, dict) or not is_like(session, {"history": []}):
+        raise ValueError("it is not a session of this program")
+    for key, wanted in (("version", SESSION_VERSION), ("id", name)):
+        if not is_like(session.setdefault(key, wanted), wanted) or session[key] != wanted:
+            raise ValueError(f"its {key} is not {wanted}")
+    events = session["history"]
+    if not all(map(is_event, events)):
+        raise ValueError("its history holds something that is no event")
+    if not fits(session.get("fold"), session.get("undo"), len(events)):  # they can be done without
+        session |= {"fold": asdict(Fold()), "undo": []}
+    return session | {"memory": memory_of(events)}
 
 
-def private_folder(folder: Path) -> None:
-    """Make a folder in the state folder, for the user's eyes only and ignored by git."""
-    for part in (folder.parent, folder):
-        if part.is_symlink():
-            raise OSError(errno.ELOOP, f"{part.name} is a link")
-        part.mkdir(mode=0o700, parents=True, exist_ok=True)
-    ignore = folder.parent / ".gitignore"
-    if not os.path.lexists(ignore):  # a dangling link must not be written through
-        replace_file(ignore, b"*\n", 0o600)
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file in a folder of the state folder: for the user's eyes only, ignored by git."""
+    state = path.parent.parent
+    for folder in (state, path.parent):
+        if folder.is_symlink():
+            raise OSError(errno.ELOOP, f"{folder.name} is a link")
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if state.name == STATE_DIR and not os.path.lexists(state / ".gitignore"):
+        replace_file(state / ".gitignore", b"*\n", 0o600)
+    replace_file(path, data, 0o600)
 
 
 class SessionStore:
@@ -1983,7 +1976,8 @@ class SessionStore:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
         self.lines: dict[int, tuple[Event, str]] = {}  # each event is encoded once
-        self.stamps: dict[str, tuple[int, ...] | None] = {}  # our files as we last left them
+        self.stamps: dict[str, tuple[int, ...]] = {}  # our files as we last left them
+        self.damaged: list[str] = []  # sentences about the files that `latest` could not read
 
     def path(self, session_id: str) -> Path:
         """Return the file of a session; raise SessionError if the id could be a path."""
@@ -1991,40 +1985,30 @@ class SessionStore:
             raise SessionError(f"not a session id: {visible(session_id)[:80]}")
         return self.root / f"{session_id}.json"
 
-    def save(self, session: dict[str, Any]) -> Path:
-        """Write the session; if another process changed its file, go on under a new id.
+    def stamp(self, session_id: str) -> tuple[int, ...]:
+        """Return what tells whether a file is still ours, its time first; () without a file."""
+        with contextlib.suppress(OSError):
+            found = os.lstat(self.path(session_id))
+            return (found.st_mtime_ns, found.st_size, found.st_ino)
+        return ()
 
-        Raise OSError if it cannot be written; the file then is as it was.
-        """
-        if self.stamp(session["id"]) != self.stamps.get(session["id"]):
-            session["id"] = new_id()
-        private_folder(self.root)
+    def save(self, session: dict[str, Any]) -> Path:
+        """Write the session, under a new id if another process changed its file; raise OSError."""
+        if self.stamp(session["id"]) != self.stamps.get(session["id"], ()):
+            session["id"] = new_session(self.root)["id"]
+        for event in session["history"]:
+            if id(event) not in self.lines:  # which keeps the event, so that its id stays its own
+                self.lines[id(event)] = (event, json.dumps(event))
+        rows = ",\n".join(self.lines[id(event)][1] for event in session["history"])
+        head = json.dumps({key: value for key, value in session.items() if key != "history"})
         path = self.path(session["id"])
-        replace_file(path, self.encode(session), 0o600)
+        write_private(path, f'{head[:-1]}, "history": [\n{rows}\n]}}\n'.encode())
         self.stamps[session["id"]] = self.stamp(session["id"])
         return path
 
-    def encode(self, session: dict[str, Any]) -> bytes:
-        """Return the session as JSON with one event to a line."""
-        head = json.dumps({key: value for key, value in session.items() if key != "history"})
-        rows = []
-        for event in session["history"]:
-            if self.lines.get(id(event), (None,))[0] is not event:
-                self.lines[id(event)] = (event, json.dumps(event))
-            rows.append(self.lines[id(event)][1])
-        lines = ",\n".join(rows)
-        return f'{head[:-1]}, "history": [\n{lines}\n]}}\n'.encode()
-
-    def stamp(self, session_id: str) -> tuple[int, ...] | None:
-        """Return what tells whether a file is still the one that we wrote; None without a file."""
-        with contextlib.suppress(OSError):
-            found = os.lstat(self.path(session_id))
-            return (found.st_ino, found.st_mtime_ns, found.st_size)
-        return None
-
     def load(self, session_id: str) -> dict[str, Any]:
         """Return a session; raise SessionError in one sentence if it is missing or damaged."""
-        path = self.path(session_id)
+        path, stamp = self.path(session_id), self.stamp(session_id)
         try:
             if self.root.is_symlink() or self.root.parent.is_symlink():
                 raise ValueError("its folder is a link")
@@ -2032,46 +2016,47 @@ class SessionStore:
                 data = file.read(SESSION_BYTES + 1)
             if len(data) > SESSION_BYTES:
                 raise ValueError("it is too large")
-            session = check_session(json.loads(data), session_id)
-        except FileNotFoundError:
-            raise SessionError(f"there is no session {session_id} in this folder") from None
+            found: Any = json.loads(data)
+            # Nested very deep, it could be read here and not be written deeper in the program.
+            json.dumps(functools.reduce(lambda inner, _: [inner], range(50), found))
+            session = check_session(found, session_id)
         except (OSError, ValueError, RecursionError) as error:
-            why = "it is not JSON" if isinstance(error, json.JSONDecodeError) else error
+            why = getattr(error, "strerror", None) or error
             raise SessionError(f"session {session_id} cannot be read: {why}") from None
-        self.stamps[session_id] = self.stamp(session_id)
+        self.stamps[session_id] = stamp
         return session
 
     def ids(self) -> list[str]:
         """Return the ids of all session files, the one written last first."""
-        files = []
-        for path in self.root.glob("*.json"):
-            with contextlib.suppress(OSError):
-                files.append((path.lstat().st_mtime_ns, path.stem))
-        return [name for _, name in sorted(files, reverse=True) if SESSION_ID.fullmatch(name)]
+        names = [path.stem for path in self.root.glob("*.json")]
+        return sorted(filter(SESSION_ID.fullmatch, names), key=self.stamp, reverse=True)
 
     def latest(self) -> str | None:
-        """Return the id of the youngest session with a request, or None."""
+        """Return the id of the youngest session with a request; `damaged` has what it passed."""
+        self.damaged = []
         for name in self.ids():
-            with contextlib.suppress(SessionError):
+            try:
                 if request_index(self.load(name)["history"]) >= 0:
                     return name
+            except SessionError as error:  # noqa: PERF203
+                self.damaged.append(str(error))
         return None
 
     def find(self, wanted: str) -> str:
         """Return the id for `latest`, an id or its beginning; raise SessionError."""
-        if wanted == "latest":
-            if found := self.latest():
-                return found
-            raise SessionError("there is no session to resume in this folder yet")
         self.path(wanted)  # raises for what is no id
-        matches = [name for name in self.ids() if name.startswith(wanted)]
-        if len(matches) > 1 and wanted not in matches:
-            raise SessionError(f"{wanted} is the beginning of {len(matches)} ids; type more of it")
-        return wanted if wanted in matches or not matches else matches[0]
+        if wanted == "latest":
+            wanted = self.latest() or wanted
+        names = [name for name in self.ids() if name.startswith(wanted)]
+        if not names:
+            raise SessionError(f"there is no session {wanted} in this folder")
+        if len(names) > 1 and wanted not in names:
+            raise SessionError(f"{wanted} is the beginning of {len(names)} ids; type more of it")
+        return wanted if wanted in names else names[0]
 
 
-# Undo. A request that changes files keeps what they held before, below the state folder; the
-# session says which file held what. The conversation goes back with the files.
+# Undo. Before a request first changes a file, its bytes are kept below the state folder and the
+# session gets an UNDO_RECORD. The conversation goes back with the files.
 
 UNDO_BYTES = 200_000_000
 
@@ -2083,48 +2068,58 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def file_state(path: Path) -> list[Any] | None:
-    """Return digest and mode of a file, None if there is none to read."""
+def file_state(path: Path) -> str:
+    """Return digest and mode of a file, "none" if there is none to read."""
     with contextlib.suppress(OSError), open_regular(path) as file:
-        return [digest(file.read(FILE_BYTES + 1)), stat.S_IMODE(os.fstat(file.fileno()).st_mode)]
-    return None
+        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        return f"{digest(file.read(FILE_BYTES + 1))} {mode:o}"
+    return "none"
 
 
-def keep_for_undo(agent: "MiniAgent", change: Change) -> dict[str, Any]:
-    """Before a file's first change in a request keep what it holds; return its undo entry."""
+def newest_records(session: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the undo records of the newest request."""
+    newest = request_index(session["history"])
+    return [record for record in session["undo"] if record["request"] == newest]
+
+
+def keep_for_undo(agent: "MiniAgent", change: Change) -> None:
+    """Save what a change takes to be undone; this is on disk before the file is touched."""
     if agent.session_store is None:
-        return {}
-    undo, index = agent.session["undo"], request_index(agent.session["history"])
-    if not undo or undo[-1]["request"] != index:
-        undo.append({"request": index, "files": {}, "folders": []})
-    missing = itertools.takewhile(lambda folder: not folder.exists(), change.path.parents)
-    undo[-1]["folders"] += [shown_path(agent.root, folder) for folder in missing]
-    files: dict[str, dict[str, Any]] = undo[-1]["files"]
-    if change.name not in files:
-        files[change.name] = {"before": file_state(change.path), "after": None}
+        return
+    name, known = change.name, newest_records(agent.session)
+    record = next((old for old in known if old["file"] == name), None)
+    if not record:
+        record = {
+            "request": request_index(agent.session["history"]), "file": name,
+            "before": file_state(change.path), "after": [],
+            "folders": sum(not folder.exists() for folder in change.path.parents),
+        }  # fmt: skip
+        agent.session["undo"].append(record)
         try:
-            keep_bytes(agent.session_store.root.parent / "undo", change.before or b"")
+            keep_bytes(agent, change.before or b"")
         except OSError as error:
-            agent.tell("warning", f"/undo cannot cover {change.name}: {error.strerror}.")
-    return files[change.name]
+            agent.tell("warning", f"/undo cannot cover {name}: {error.strerror}.")
+    record["after"].append(digest(change.after))  # a new file's mode is not known yet
+    agent.save()
 
 
-def keep_bytes(folder: Path, data: bytes) -> None:
-    """Keep bytes under their digest; of more than 200 MB the oldest ones go."""
-    private_folder(folder)
-    replace_file(folder / digest(data), data, 0o600)
-    kept = sorted((path.stat().st_mtime_ns, path.stat().st_size, path) for path in folder.iterdir())
-    total = sum(size for _, size, _ in kept)
-    for _, bytes_there, path in kept:
+def keep_bytes(agent: "MiniAgent", data: bytes) -> None:
+    """Keep bytes under their digest; of over 200 MB the oldest go, those needed here last."""
+    folder = agent.session_store.root.parent / "undo"
+    write_private(folder / digest(data), data)
+    needed = {record["before"].partition(" ")[0] for record in agent.session["undo"]}
+    kept = [path for path in folder.iterdir() if stat.S_ISREG(path.lstat().st_mode)]
+    total = sum(path.stat().st_size for path in kept)
+    for path in sorted(kept, key=lambda path: (path.name in needed, path.stat().st_mtime_ns)):
         if total > UNDO_BYTES:
+            total -= path.stat().st_size
             path.unlink()
-            total -= bytes_there
 
 
-def kept_bytes(agent: "MiniAgent", state: list[Any] | None) -> bytes | None:
+def kept_bytes(agent: "MiniAgent", state: str) -> bytes | None:
     """Return what a file held in that state, None if it was not kept."""
+    name = state.partition(" ")[0]
     with contextlib.suppress(OSError, ValueError):
-        name = str(state and state[0])
         with open_regular(agent.session_store.root.parent / "undo" / name) as file:
             data = file.read(FILE_BYTES + 1)
         return data if digest(data) == name else None
@@ -2133,71 +2128,76 @@ def kept_bytes(agent: "MiniAgent", state: list[Any] | None) -> bytes | None:
 
 def close_undo(agent: "MiniAgent") -> None:
     """At the end of a request note how it left the files, to tell later changes from its own."""
-    events, undo = agent.session["history"], agent.session["undo"]
-    if undo and undo[-1]["request"] == request_index(events):
-        for name, states in undo[-1]["files"].items():
-            states["after"] = file_state(agent.root / name)
+    records = newest_records(agent.session)
+    for record in records:
+        with contextlib.suppress(ToolError):
+            record["after"] = [file_state(agent.path(record["file"]))]
+    if records:
         agent.save()
 
 
 def undo_request(agent: "MiniAgent") -> str:
     """Take back the last request, files and conversation; return what was done, and what not."""
-    events, undo = agent.session["history"], agent.session["undo"]
-    index, said = request_index(events), []
+    session, events = agent.session, agent.session["history"]
+    index, stuck = request_index(events), list[str]()
     if index < 0:
         return "There is no request to take back."
-    if undo and undo[-1]["request"] == index:
-        record = undo.pop()
-        said += [restore_file(agent, name, **states) for name, states in record["files"].items()]
-        for folder in record["folders"]:
-            with contextlib.suppress(OSError, ToolError):
-                agent.path(folder).rmdir()  # only if it is empty again
-    ran = [
-        e["args"].get("command")
-        for e in events[index:]
-        if "exit_code" in e and not e.get("harmless")
-    ]
-    said += [f"not covered: what `{text}` did" for text in ran]
+    records = newest_records(session)[::-1]  # so that inner folders go first
+    said = [restore_file(agent, record, stuck) for record in records][::-1]
+    if stuck:
+        return "\n".join([*said, "The request stays: mend this, then /undo again."])
+    ran = [e for e in events[index:] if e["role"] == "tool" and e.get("harmless") is False]
+    said += [f"not covered: what `{event['args'].get('command')}` did" for event in ran]
     said.append(f"forgotten: {events[index]['content'][:60]!r}")
     del events[index:]
-    fold = Fold(**agent.session["fold"])
-    at, request = min(fold.at, index), fold.request if fold.request < index else -1
-    agent.session["fold"] = asdict(Fold(min(fold.omitted, at), at, request, 0, fold.number))
+    session["undo"] = [record for record in session["undo"] if record["request"] < index]
+    at = min(session["fold"]["at"], max(index - 1, 0))
+    session["fold"] |= {"omitted": min(session["fold"]["omitted"], at), "at": at, "chars": 0}
     agent.save()
     return "\n".join(said)
 
 
-def restore_file(agent: "MiniAgent", name: str, before: Any, after: Any) -> str:
-    """Put one file back as it was, unless it changed since; return a line about it."""
+def restore_file(agent: "MiniAgent", record: dict[str, Any], stuck: list[str]) -> str:
+    """Put one file back; return a line about it, and add what does not work now to `stuck`."""
     try:
-        path, data = agent.path(name), kept_bytes(agent, before)
-        if path != agent.root / name or file_state(path) != after:
-            return f"left alone: {name} changed since"
-        if before is None:
-            path.unlink(missing_ok=True)
-            return f"removed: {name}"
-        if data is None:
-            return f"left alone: {name}, its old text was not kept"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, data)
-        os.chmod(path, before[1])
-        return f"put back: {name}"
+        return put_back(agent, record)
     except (ToolError, OSError) as error:
-        return f"left alone: {name}: {getattr(error, 'strerror', None) or error}"
+        stuck += [record["file"]] * isinstance(error, OSError)
+        return f"left alone: {record['file']}: {getattr(error, 'strerror', None) or error}"
+
+
+def put_back(agent: "MiniAgent", record: dict[str, Any]) -> str:
+    """Put one file back as it was, unless it changed since; done twice it does no harm."""
+    file, before = record["file"], record["before"]
+    path, data, mode = agent.path(file), kept_bytes(agent, before), before.partition(" ")[2]
+    if path != agent.root / file or not file_state(path).startswith((before, *record["after"])):
+        return f"left alone: {file} changed since"
+    if before == "none":
+        path.unlink(missing_ok=True)
+        inside_root = [folder for folder in path.parents if agent.root in folder.parents]
+        for folder in inside_root[: record["folders"]]:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # only if it is empty again
+        return f"removed: {file}"
+    if data is None:
+        return f"left alone: {file}, its old text was not kept"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, data)
+    if re.fullmatch("[0-7]{1,4}", mode):
+        os.chmod(path, int(mode, 8))
+    return f"put back: {file}"
 
 
 def session_diff(agent: "MiniAgent") -> str:
     """Return the unified diff of what this session's tools changed."""
-    first: dict[str, Any] = {}
-    for record in agent.session["undo"]:
-        for name, states in record["files"].items():
-            first.setdefault(name, states["before"])
+    first = {record["file"]: record["before"] for record in reversed(agent.session["undo"])}
     lines = []
-    for name, state in first.items():
+    for name, state in sorted(first.items()):
         with contextlib.suppress(ToolError):
-            path = agent.path(name)
+            path, before = agent.path(name), kept_bytes(agent, state)
             after = read_bytes(agent.root, path) if path.is_file() else b""
-            lines += Change(path, name, kept_bytes(agent, state), after, "").diff()
+            lost = [f"{name}: its old text was not kept"] * (before is None and state != "none")
+            lines += lost or Change(path, name, before, after, "").diff
     return "\n".join(lines)
 
 

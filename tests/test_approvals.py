@@ -117,6 +117,8 @@ BLANKS = {
     "grapheme joiner": "\u034f", "Hangul filler": "\u3164", "halfwidth filler": "\uffa0",
     "Hangul choseong filler": "\u115f", "Braille blank": "\u2800", "Khmer vowel": "\u17b4",
     "variation selector": "\ufe01", "variation selector supplement": "\U000e0101",
+    "Mongolian variation selector": "\u180f", "null note head": "\U0001d159",
+    "Khitan filler": "\U00016fe4", "object replacement": "\ufffc", "half fill space": "\u303f",
 }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +198,36 @@ def test_latest_passes_over_sessions_without_a_request(
     assert "the old request" in server.prompts[-1]
 
 
+def test_the_look_for_the_latest_session_names_those_that_are_damaged(tmp_path: Path) -> None:
+    put(tmp_path)
+    put(tmp_path, "20270102-030405-aaaaaa", history=7)
+    (sessions(tmp_path) / "notes of mine.json").write_text("no session")
+    store = mca.SessionStore(sessions(tmp_path))
+    assert store.latest() == GOOD
+    (line,) = store.damaged
+    assert "20270102-030405-aaaaaa cannot be read" in line and line.isprintable()
+
+
+def test_a_session_that_changes_while_it_is_read_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, opened = put(tmp_path), mca.open_regular
+
+    def open_and_change(path: Path) -> Any:
+        reader = opened(path)
+        other = file.with_suffix(".new")
+        other.write_text(file.read_text() + " ")
+        other.replace(file)
+        return reader
+
+    store = mca.SessionStore(sessions(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(mca, "open_regular", open_and_change)
+        session = store.load(GOOD)
+    before = file.read_bytes()
+    assert store.save(session) != file and file.read_bytes() == before
+
+
 def refused(done: Any, server: OllamaServer) -> str:
     """The one line of a run that ended before it began."""
     assert done.code == 2 and done.out == "" and server.prompts == []
@@ -336,6 +366,99 @@ def test_a_tampered_session_goes_on_or_is_refused_with_a_reason(repo: Path, name
     assert agent.ask("go on") == "done" and len(model.prompts) == 3
     assert mca.memory_text(mca.memory_of(agent.session["history"]))
     assert mca.SessionStore(sessions(repo)).load(GOOD) == agent.session
+
+
+# Every key of a real session, set to what it must not be
+ODD: list[Any] = [
+    None, True, -1, 7, 10**30, 1e999, "", "x", "a\0b", "../../out", "\ud800", "\x1b[2J\n[user]", [],
+    [None], [[]], {}, {"a": {"b": []}}, json.loads("[" * 300 + "]" * 300), "gone",
+]  # fmt: skip
+Place = tuple[Any, ...]
+
+
+def places(value: Any, here: Place = ()) -> Iterator[Place]:
+    """Where the parts of a JSON value are, itself included."""
+    yield here
+    if isinstance(value, (dict, list)):
+        for key in value if isinstance(value, dict) else range(len(value)):
+            yield from places(value[key], (*here, key))
+
+
+def mutated(session: Any, place: Place, odd: Any) -> Any:
+    """A copy of the session with one part replaced or, if `odd` is "gone", left out."""
+    copy = json.loads(json.dumps(session))
+    holder = copy
+    for key in place[:-1]:
+        holder = holder[key]
+    if not place:
+        return odd
+    if odd == "gone":
+        del holder[place[-1]]
+    else:
+        holder[place[-1]] = odd
+    return copy
+
+
+def real_session(repo: Path) -> Any:
+    """A session with a folded read, a write, a patch, a command, a slip and a subagent."""
+    replies = [
+        call("read_file", path="calc.py"), call("write_file", path="new/a.txt", content="x\n"),
+        call("patch_file", path="calc.py", old_text="a + b", new_text="b + a"),
+        call("run_shell", command="echo hi"), call("delegate", task="look"), call("list_files"),
+        "<final>seen</final>", "<tool>{broken</tool>", "<final>done</final>",
+    ]  # fmt: skip
+    agent = mca.MiniAgent(
+        model_client=mca.FakeModelClient(replies), workspace=mca.WorkspaceContext.build(repo),
+        session_store=mca.SessionStore(sessions(repo)), approval_policy="auto", max_steps=20,
+    )  # fmt: skip
+    assert agent.ask("go") == "done"
+    agent.session |= {"id": GOOD, "fold": mca.asdict(mca.Fold(1, 2, 0, 0, 1))}
+    agent.save()
+    return json.loads((sessions(repo) / f"{GOOD}.json").read_text())
+
+
+def use(repo: Path) -> str:
+    """Do with the session all that can be done with one; return why it was refused, if it was."""
+    model = mca.FakeModelClient([call("read_file", path="calc.py"), "<final>done</final>"] * 2)
+    store, workspace = mca.SessionStore(sessions(repo)), mca.WorkspaceContext(str(repo), str(repo))
+    try:
+        agent = mca.MiniAgent.from_session(model, workspace, store, GOOD)
+    except RuntimeError as error:
+        return str(error)
+    for command in ("/context", "/memory", "/diff", "/sessions", "/undo", "/diff", "/undo"):
+        assert isinstance(mca.run_command(agent, command), str)
+        assert agent.prompt("x") and isinstance(agent.history_text(), str)
+    assert agent.ask("go on") == "done"
+    assert "forgotten" in (mca.run_command(agent, "/undo") or "")
+    assert mca.SessionStore(store.root).load(GOOD) == agent.session
+    return ""
+
+
+@posix
+def test_no_part_of_a_session_can_be_tampered_with_to_a_traceback(repo: Path) -> None:
+    session, file = real_session(repo), sessions(repo) / f"{GOOD}.json"
+    files = {path: path.read_bytes() for path in (repo / "calc.py", repo / "new" / "a.txt")}
+    spots = [place for place in places(session) if "child" not in place[:-1]]
+    cases = [(place, odd) for place in spots for odd in ODD]
+    refusals = 0
+    for number, (place, odd) in enumerate(cases):
+        if number % 4:  # the others are as good, and take seconds
+            continue
+        for path, data in files.items():
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(data)
+        text = json.dumps(mutated(session, place, odd))
+        file.write_text(text)
+        try:
+            refused = use(repo)
+        except Exception as error:
+            raise AssertionError(f"{place} = {str(odd)[:80]!r}") from error
+        if refused:
+            assert GOOD in refused and refused.isprintable() and len(refused) < 300
+            assert file.read_text() == text
+            refusals += 1
+        assert not (repo.parent / "out").exists()
+    assert len(spots) > 100 and 100 < refusals < len(cases) // 8
 
 
 @posix

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,53 @@ def test_overlapping_matches_are_several(make: Make) -> None:
     assert "2 times" in answer and after == "aaa\n"
 
 
+def test_very_many_matches_are_not_all_looked_for(make: Make) -> None:
+    answer, after = patched(make, "aaaa\n" * 50, "aa", "b")
+    assert (
+        "many times" in answer
+        and "(lines 1, 1, 1, 2, 2, 2, 3, 3, 3)" in answer
+        and "b" not in after
+    )
+
+
+LINES = [f"row {number % 150}" for number in range(100_000)]
+LARGE = {  # file, old_text, what the answer begins with
+    "one changed line among many that repeat": ([*LINES, "here", *LINES], "here", "patched"),
+    "a match that nearly is one everywhere": (["a" * 1_000_000], "a" * 20_000 + "b", "error: old"),
+    "matches without end": (["a" * 4_000_000], "a", "error: old_text occurs many times"),
+    "lines that are all alike": (
+        [f"{number:0119b}".replace("1", "ab")[:119] for number in range(20_000)],
+        "0" * 50 + "c" * 20, "error: old_text not found",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_patch_of_a_large_file_takes_no_longer_than_its_size_explains(
+    make: Make, name: str
+) -> None:
+    lines, old, said = LARGE[name]
+    took = []
+    for text in ("\n".join(["x" * 100] * 80_000), "\n".join(lines)):
+        started = time.monotonic()
+        answer, _ = patched(make, text, old if took else "yy")
+        took.append(time.monotonic() - started)
+    assert answer.startswith(said)
+    assert took[1] < 30 * max(took[0], 0.1), took
+
+
+def test_the_diff_of_a_large_file_is_one_hunk_that_holds_the_change(make: Make) -> None:
+    agent = make(call("patch_file", path="big.txt", old_text="here", new_text="there\nand here"))
+    (agent.root / "big.txt").write_text("\n".join([*LINES, "here", *LINES]))
+    agent.ask("work")
+    event = agent.session["history"][1]
+    assert event["changed"] == [2, 1]
+    assert mca.session_diff(agent).split("\n") == [
+        "--- big.txt", "+++ big.txt", "@@ -100001,1 +100001,2 @@ 1 lines replaced by 2",
+        "-here", "+there", "+and here",
+    ]  # fmt: skip
+
+
 def test_a_patch_that_changes_nothing_is_said_to_change_nothing(make: Make) -> None:
     agent = make(call("patch_file", path="calc.py", old_text="a + b", new_text="a + b"))
     agent.ask("work")
@@ -191,6 +239,12 @@ def test_a_file_that_no_longer_parses_is_reported_with_line_and_reason(
     assert answer.startswith(f"wrote {path} ({len(content)} chars)\n")
     assert said in answer and "does not parse" in answer
     assert (agent.root / path).read_text() == content
+
+
+@pytest.mark.parametrize("content", ["a." * 100_000 + "a = 1\n", "[" + "a." * 50_000 + "a]\n"])
+def test_a_toml_file_that_would_take_minutes_is_not_checked(make: Make, content: str) -> None:
+    answer = make().run_tool("write_file", {"path": "a.toml", "content": content})
+    assert answer == f"wrote a.toml ({len(content)} chars)"
 
 
 @pytest.mark.parametrize(

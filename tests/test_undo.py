@@ -92,6 +92,7 @@ def local(root: Path) -> Any:
 CHANGES: dict[str, list[str]] = {
     "a new file": [write("new.txt")],
     "new folders": [write("one/two/three.txt"), write("one/other.txt"), write("one/two/four.txt")],
+    "new folders, the outer one first": [write("one/a.txt"), write("one/two/b.txt")],
     "an old file": [write("calc.py", "pass\n")],
     "an emptied file": [write("calc.py", "")],
     "a file with CRLF": [patch("crlf.txt", "two", "2")],
@@ -234,6 +235,28 @@ def test_a_file_that_cannot_be_put_back_is_named(
     assert process.returncode == 0 and (root / "pkg" / "util.py").read_text() == "x\n"
 
 
+@posix
+def test_an_undo_that_failed_forgets_nothing_and_can_be_repeated(root: Path, local: Any) -> None:
+    before = tree(root)
+    local.model_client = mca.FakeModelClient([write("new.txt"), write("calc.py"), DONE])
+    local.ask("go")
+    (root / "new.txt").unlink()
+    (root / "new.txt").mkdir()
+    (root / "new.txt" / "mine").touch()
+    local.session["undo"][0]["after"] = ["none"]
+    for _ in range(2):
+        said = mca.run_command(local, "/undo") or ""
+        assert "left alone: new.txt: " in said and "/undo again" in said and "forgotten" not in said
+        assert (root / "calc.py").read_text() == FILES["calc.py"]
+    (root / "new.txt" / "mine").unlink()
+    (root / "new.txt").rmdir()
+    again = mca.MiniAgent.from_session(
+        local.model_client, local.workspace, mca.SessionStore(local.session_store.root),
+        local.session["id"],
+    )  # fmt: skip
+    assert "forgotten" in (mca.run_command(again, "/undo") or "") and tree(root) == before
+
+
 def test_a_humans_edit_between_two_requests_survives_both_undos(root: Path, local: Any) -> None:
     local.model_client = mca.FakeModelClient(
         [write("a.txt", "1\n"), DONE, patch("a.txt", "2", "3"), DONE]
@@ -260,6 +283,34 @@ def test_a_request_that_was_killed_can_be_taken_back_too(
     process.send_signal(number)
     process.communicate(timeout=10)
     assert tree(root) != before
+    done = agent([], "/undo", flags=["--resume", "latest"])
+    assert tree(root) == before, done.out
+
+
+# The program with its death at the moment when a file was put in its place for the nth time.
+KILLED = """
+import os, runpy, signal, sys
+_, name, deaths, *sys.argv = sys.argv
+replace, left = os.replace, [None] * int(deaths)
+def last_replace(source, target):
+    replace(source, target)
+    if str(target).endswith(name) and (left.pop(), not left)[1]:
+        os.kill(os.getpid(), signal.SIGKILL)
+os.replace = last_replace
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@posix
+@pytest.mark.parametrize("nth", [1, 2])
+@pytest.mark.parametrize("name", ["calc.py", "new/a.txt", "run.sh"])
+def test_a_write_after_which_the_program_was_killed_can_be_taken_back_too(
+    root: Path, agent: Agent, name: str, nth: int
+) -> None:
+    before = tree(root)
+    argv = [sys.executable, "-c", KILLED, name, str(nth), PROGRAM]
+    done = agent([write(name, "1\n"), write(name, "2\n")], flags=["-p", "go"], argv=argv)
+    assert done.code == -signal.SIGKILL and (root / name).read_text() == f"{nth}\n"
     done = agent([], "/undo", flags=["--resume", "latest"])
     assert tree(root) == before, done.out
 
@@ -308,6 +359,44 @@ def test_what_is_kept_is_bounded_the_oldest_goes_first_and_is_named(
     for name in names[:3]:
         assert (root / name).read_text() == "x\n"
         assert re.search(rf"left alone: {name}.*not kept", said)
+
+
+HOSTILE: dict[str, Callable[[Path], Any]] = {
+    "a huge file of the future": lambda path: (path.touch(), os.truncate(path, 10**9)),
+    "a folder": lambda path: path.mkdir(),
+    "a link": lambda path: path.symlink_to("../../calc.py"),
+    "a dangling link": lambda path: path.symlink_to("nothing"),
+    "a link to a huge file": lambda path: path.symlink_to("../../huge.txt"),
+}
+
+
+@posix
+@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.parametrize("name", ["x", "f" * 64])
+def test_what_a_stranger_left_among_the_kept_bytes_costs_none_of_them(
+    root: Path, local: Any, kind: str, name: str
+) -> None:
+    (root / "huge.txt").touch()
+    os.truncate(root / "huge.txt", 10**9)
+    folder, told = root / ".mini-coding-agent" / "undo", []
+    folder.mkdir(parents=True)
+    HOSTILE[kind](folder / name)
+    os.utime(folder / name, (10**10, 10**10), follow_symlinks=False)
+    before = {name: (root / name).read_bytes() for name in ("calc.py", "README.md")}
+    local.tell = lambda kind, what: told.append(kind)
+    local.model_client = mca.FakeModelClient([write("calc.py"), write("README.md"), DONE])
+    local.ask("go")
+    assert "warning" not in told and (root / "calc.py").read_text() == "x\n"
+    said = mca.run_command(local, "/undo") or ""
+    assert before == {name: (root / name).read_bytes() for name in before}, said
+
+
+def test_diff_says_which_old_text_was_not_kept(root: Path, local: Any) -> None:
+    local.model_client = mca.FakeModelClient([write("calc.py"), DONE])
+    local.ask("go")
+    for path in (root / ".mini-coding-agent" / "undo").iterdir():
+        path.unlink()
+    assert mca.run_command(local, "/diff") == "calc.py: its old text was not kept"
 
 
 @posix
@@ -442,49 +531,53 @@ SHA = hashlib.sha256(b"evil\n").hexdigest()
 OLD = hashlib.sha256(FILES["calc.py"].encode()).hexdigest()
 
 
-def record(name: Any, before: Any = (SHA, 420), after: Any = None, **more: Any) -> dict[str, Any]:
-    return {
-        "request": 0,
-        "files": {name: {"before": before, "after": after}},
-        "folders": [],
-        **more,
-    }
+def record(name: Any, before: Any = f"{SHA} 644", *after: Any, **more: Any) -> dict[str, Any]:
+    known = {"request": 0, "file": name, "before": before, "after": ["none", *after], "folders": 0}
+    return known | more
 
 
+SECRET = hashlib.sha256(b"secret").hexdigest()
 ESCAPES = {
-    "up": record("../out/secret.txt", after=[hashlib.sha256(b"secret").hexdigest(), 420]),
+    "up": record("../out/secret.txt", f"{SHA} 644", SECRET),
     "up to a new file": record("../out/new.txt"),
     "absolute": record("{out}/new.txt"),
     "through a link": record("link/new.txt"),
     "onto a link": record("dangling"),
     "git": record(".git/hooks/pre-commit"),
     "the sessions": record(".mini-coding-agent/sessions/x.json"),
-    "removal outside": record(
-        "../out/secret.txt", None, [hashlib.sha256(b"secret").hexdigest(), 420]
-    ),
-    "a folder outside": record(
-        "a.txt", None, folders=["../out/empty", "{out}/empty", "link/empty"]
-    ),
-    "kept bytes outside": record("a.txt", ["../../../out/secret.txt", 420]),
-    "kept bytes by an absolute path": record("a.txt", ["{out}/secret.txt", 420]),
-    "kept bytes that were changed": record("a.txt", [OLD, 420]),
+    "removal outside": record("../out/secret.txt", "none", SECRET),
+    "folders outside": record("../out/empty/a.txt", "none", folders=2),
+    "folders without end": record("a.txt", "none", folders=10**9),
+    "kept bytes outside": record("a.txt", "../../../out/secret.txt 644"),
+    "kept bytes by an absolute path": record("a.txt", "{out}/secret.txt 644"),
+    "kept bytes that were changed": record("a.txt", f"{OLD} 644"),
 }
 ODD = {
-    "states that are none": {"request": 0, "files": {"calc.py": 5}, "folders": []},
-    "states with more": record("calc.py") | {"files": {"calc.py": {"before": None, "x": 1}}},
-    "a digest of another type": record("calc.py", [5, 420]),
-    "a mode of another type": record("new.txt", [SHA, "x"]),
-    "a mode beyond all modes": record("new.txt", [SHA, 10**30]),
-    "a short state": record("new.txt", [SHA]),
-    "a text for a state": record("new.txt", SHA),
-    "an object for a state": record("new.txt", {"0": SHA}),
+    "no record": 5,
+    "a record with less": {"request": 0, "file": "calc.py", "before": SHA},
+    "a state of another type": record("calc.py", 5),
+    "no state": record("calc.py", None),
+    "states of another type": record("calc.py", "none", None, ["x"]),
+    "any state": record("calc.py", f"{SHA} 644", ""),
+    "a mode that is no number": record("new.txt", f"{SHA} x"),
+    "a mode beyond all modes": record("new.txt", f"{SHA} {'7' * 30}"),
+    "a state without mode": record("new.txt", SHA),
+    "a state without digest": record("new.txt", " 644"),
+    "a name that is a number": record(5),
     "a name with NUL": record("a\0b"),
     "a name that is too long": record("a" * 5000),
     "an empty name": record(""),
     "the workspace": record("."),
-    "folders of another type": record("new.txt", folders=[5, None, ["x"]]),
-    "a pipe for the kept bytes": record("new.txt", ["pipe", 420]),
+    "folders of another type": record("new.txt", folders=[5]),
+    "folders below none": record("new.txt", "none", folders=-1),
+    "a pipe for the kept bytes": record("new.txt", "pipe 644"),
+    "a request to come": record("a\0b", request=1),
 }
+
+
+DRAWN = {"any state", "a mode that is no number", "a mode beyond all modes", "a state without mode",
+         "a state without digest", "a name with NUL", "a name that is too long", "an empty name",
+         "the workspace", "folders below none", "a pipe for the kept bytes"}  # fmt: skip
 
 
 def tampered(root: Path, undo: Any, **event: Any) -> Path:
@@ -516,6 +609,7 @@ def test_a_tampered_undo_record_writes_nothing_outside_and_is_no_traceback(
     os.mkfifo(root / ".mini-coding-agent" / "undo" / "pipe")
     outside, inside = tree(tmp_path / "out"), tree(root)
     local.session = local.session_store.load(GOOD)
+    assert bool(local.session["undo"]) == (name not in ODD or name in DRAWN)
     for line in ("/diff", "/undo", "/diff", "/undo"):
         assert isinstance(mca.run_command(local, line), str)
     assert tree(tmp_path / "out") == outside

@@ -415,6 +415,15 @@ def test_a_new_file_gets_the_mode_that_the_user_is_used_to(root: Path, local: An
     assert stat.S_IMODE((root / "new" / "file.txt").stat().st_mode) == 0o640
 
 
+def test_a_file_that_is_written_as_it_is_is_not_called_empty(root: Path, local: Any) -> None:
+    for name, content, said in (
+        ("calc.py", FILES["calc.py"], "calc.py: as it is already"),
+        ("new.txt", "", "new.txt: an empty file"),
+        ("pkg/__init__.py", "", "pkg/__init__.py: as it is already"),
+    ):
+        assert mca.write_file(local, name, content).preview() == said
+
+
 # A write that fails
 
 # Root may write anywhere: taken from it are the capabilities 1 and 2, which let it.
@@ -523,6 +532,23 @@ def test_a_search_of_a_large_folder_finds_everything_or_says_that_it_did_not(
         (root / f"{number}.txt").write_text(f"wanted {number}\n" if number % 25 == 0 else "")
     text = local.run_tool("search", {"pattern": "wanted"})
     assert text.count("wanted") >= 84 or "[" in text
+
+
+@pytest.mark.parametrize("pattern", ["[[a]", "[a--b]", "[a||b]", "[a&&b]"])
+def test_what_python_says_of_a_pattern_stays_off_the_screen(
+    root: Path, agent: Agent, server: OllamaServer, pattern: str
+) -> None:
+    done = agent([call("search", pattern=pattern, path="calc.py")])
+    assert "calc.py:1: def add" in server.prompts[1] or "no match" in server.prompts[1]
+    assert "Warning" not in done.err and "mini_coding_agent.py" not in done.err
+
+
+def test_the_search_names_the_nearest_files_first(root: Path, local: Any) -> None:
+    for name in ("a/b/c.txt", "a/d.txt", "e.txt"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("wanted\n")
+    text = local.run_tool("search", {"pattern": "wanted"})
+    assert text == "e.txt:1: wanted\na/d.txt:1: wanted\na/b/c.txt:1: wanted"
 
 
 PLAIN = ["value[", "f(x", "*args", "a{1,99999999999}", "(?P<", "\\", "x)(", "(" * 3000]
