@@ -133,6 +133,7 @@ STATE_DIR = ".mini-coding-agent"
 CLUTTER = {STATE_DIR, ".git", "node_modules", "__pycache__", ".venv", "venv", ".tox", ".idea"}
 CLUTTER |= {".mypy_cache", ".pytest_cache", ".ruff_cache"}
 SNAPSHOT_BYTES = 4_500  # about 1,500 tokens, read before the first step
+GIT_SECONDS = 3.0  # any file of a hostile repository can be a FIFO, on which git waits for ever
 
 # Plain `git status` runs whatever core.fsmonitor, a hook or a filter of the repository names.
 GIT_OPTIONS = [
@@ -193,12 +194,12 @@ def plain_environment() -> dict[str, str]:
 
 
 def git(cwd: Path, *args: str) -> str:
-    """Return what a git command prints; empty if there is no git or it fails or takes over 5 s."""
+    """Return what a git command prints, "" if it fails; raise TimeoutExpired if it only waits."""
     command = [find_program("git", cwd) or "", *GIT_OPTIONS, *args]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
         done = subprocess.run(
             command, cwd=cwd, env=plain_environment(), stdin=subprocess.DEVNULL,
-            capture_output=True, timeout=5, check=True,
+            capture_output=True, timeout=GIT_SECONDS, check=True,
         )  # fmt: skip
         return done.stdout.decode("utf-8", "replace")
     return ""
@@ -209,35 +210,41 @@ def git_runs_foreign_programs(cwd: Path) -> bool:
 
     Listing the names runs nothing. What the user set for all repositories is the user's choice.
     """
-    listed = git(cwd, "config", "--list", "--name-only", "--show-scope", "-z").split("\0")
-    users = ("system", "global", "command")
+    listed, users = [""], ("system", "global", "command")
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        listed = git(cwd, "config", "--list", "--name-only", "--show-scope", "-z").split("\0")
     own = [name for scope, name in zip(listed[:-1:2], listed[1::2]) if scope not in users]
     return not own or any(PROGRAM_KEYS.fullmatch(name) for name in own)
 
 
 def git_facts(root: Path, repo: Path) -> dict[str, Any]:
-    """Return branch, default branch, status, commits and the ignored paths, from four processes."""
-    head = git(root, "symbolic-ref", "refs/remotes/origin/HEAD").strip()
-    facts: dict[str, Any] = {"default_branch": head.rpartition("/")[2] or "-", "recent_commits": []}
-    if git_runs_foreign_programs(root):
-        branch = git(root, "symbolic-ref", "--short", "HEAD").strip()
-        why = "(left out: no git, or this repository's git configuration names a program)"
-        return facts | {"branch": branch or "-", "status": why}
-    shown = git(
-        root, "status", "--porcelain", "-z", "--branch", "--no-renames",
-        "--ignored=matching", "--ignore-submodules=all",
-    )  # fmt: skip
-    branch, *paths = (shown or "## -\0?? (unknown: git status failed)\0").split("\0")[:-1]
-    below = "" if root == repo else root.relative_to(repo).as_posix() + "/"
-    ignored = [path[3:].rstrip("/") for path in paths if path.startswith("!! ")]
-    changed = [visible(path) for path in paths if not path.startswith("!! ")]
-    log = git(root, "log", "-5", "--format=%h %s")
-    return facts | {
-        "branch": branch.removeprefix("## ").removeprefix("No commits yet on ").partition("...")[0],
-        "status": clip("\n".join(changed) or "clean", 1200),
-        "recent_commits": [visible(line)[:100] for line in log.splitlines()],
-        "ignored": frozenset(p.removeprefix(below) for p in ignored if p.startswith(below)),
-    }
+    """Return what four git processes tell of the repository, until the first one takes too long."""
+    facts: dict[str, Any] = {"status": f"(unknown: git took over {GIT_SECONDS:.0f} s)"}
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        head = git(root, "symbolic-ref", "refs/remotes/origin/HEAD").strip()
+        facts["default_branch"] = head.rpartition("/")[2] or "-"
+        if git_runs_foreign_programs(root):
+            facts["branch"] = git(root, "symbolic-ref", "--short", "HEAD").strip() or "-"
+            why = "(left out: no git, or this repository's git configuration names a program)"
+            return facts | {"status": why}
+        log = git(root, "log", "-5", "--format=%h %s")
+        facts["recent_commits"] = [visible(line)[:100] for line in log.splitlines()]
+        shown = git(
+            root, "status", "--porcelain", "-z", "--branch", "--no-renames",
+            "--ignored=matching", "--ignore-submodules=all",
+        )  # fmt: skip
+        branch, *paths = (shown or "## -\0?? (unknown: git status failed)\0").split("\0")[:-1]
+        branch = branch.removeprefix("## ").removeprefix("No commits yet on ")
+        changed = [visible(path) for path in paths if not path.startswith("!! ")]
+        ignored = {repo / path[3:].rstrip("/") for path in paths if path.startswith("!! ")}
+        facts |= {
+            "branch": branch.partition("...")[0],
+            "status": clip("\n".join(changed) or "clean", 1200),
+            "ignored": frozenset(
+                p.relative_to(root).as_posix() for p in ignored if inside(root, p)
+            ),
+        }
+    return facts
 
 
 def read_document(folder: Path, name: str, limit: int) -> str:
@@ -1382,14 +1389,19 @@ def difference(wanted: list[str], region: list[str]) -> str:
 
 
 # Running commands. A command is stopped as a whole: the shell, what it started, and what that
-# started in the background and forgot.
+# started in the background and forgot. Whoever leaves the process group (setsid, a daemon) is found
+# on Linux only: there this program adopts what its commands orphan.
 
 CAPTURE_BYTES = 200_000  # kept of each end of an output while it is read
+UNASKED_BYTES = 1_000_000_000  # of memory for a command that runs unasked (Linux)
+ADOPT_ORPHANS = 36  # PR_SET_CHILD_SUBREAPER
 SECRET_NAME = re.compile(
-    r"token(?!iz)|secret|passw|passphrase|credential|api_?key|access_?key|private_?key"
-    r"|_key$|_pat$|_pwd$|_auth$|_dsn$|jwt|sshpass|database_url",
+    r"token(?!iz)|secret|passw|passphrase|credential|api_?key|access_?key|private_?key|_keys?$|_pat$"
+    r"|_pwd$|_auth$|auth_?config|_dsn$|jwt|bearer|cookie|webhook|sshpass|database_url"
+    r"|connection_?string",
     re.IGNORECASE,
 )
+SECRET_VALUE = re.compile(r"\w://[^/\s@]*:[^/\s@]+@")  # https://user:password@host
 DENIED = re.compile(r"permission denied|operation not permitted|errno 13", re.IGNORECASE)
 
 
@@ -1422,22 +1434,55 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C while a tool ran; the text is what it had said by then."""
 
 
-def stop_group(process: "subprocess.Popen[bytes]") -> None:
-    """Kill a process and all that it started; return when it is gone."""
+def without_secrets(kept: Sequence[str]) -> dict[str, str]:
+    """Return the environment without what looks like a secret, but with the names to be kept."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in kept or not (SECRET_NAME.search(name) or SECRET_VALUE.search(value))
+    }
+
+
+def children() -> set[int]:
+    """Return this program's child processes, adopted ones too; empty where there is no /proc."""
+    found = set()
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            parent = file.read_bytes().rpartition(b")")[2].split()[1]  # "7 (its name) S 1 ..."
+            if int(parent) == os.getpid():
+                found.add(int(file.parent.name))
+    return found
+
+
+def stop(process: "subprocess.Popen[bytes]", others: set[int]) -> None:
+    """Kill a command and all that it started; `others` are children that are not its own."""
     if os.name == "nt":
         kill = ["taskkill", "/T", "/F", "/PID", str(process.pid)]
         subprocess.run(kill, capture_output=True, check=False)
     else:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
+        try:
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                os.killpg(process.pid, signal.SIGTERM)
                 process.wait(0.3)
-            except subprocess.TimeoutExpired:
-                pass
-            finally:  # also when a second Ctrl-C comes in here
+        finally:  # also when a second Ctrl-C comes in here
+            with contextlib.suppress(OSError):
                 os.killpg(process.pid, signal.SIGKILL)
+            deadline = time.monotonic() + 2
+            # A killed child leaves its own children to us, so look until there are none.
+            while (left := children() - others) and time.monotonic() < deadline:
+                for pid in left:
+                    with contextlib.suppress(OSError):
+                        os.kill(pid, signal.SIGKILL)
+                        os.waitpid(pid, os.WNOHANG)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(2)
+
+
+def blanks_left_out(run: re.Match[str]) -> str:
+    """Return what a preview shows instead of so many blanks that they would push lines away."""
+    lines = run[0].count("\n")
+    what, count, end = ("lines", lines - 1, "\n") if lines else ("characters", len(run[0]), "")
+    return f"{end}[... {count} blank {what} ...]{end}"
 
 
 @dataclass(frozen=True)
@@ -1451,26 +1496,36 @@ class Command:
 
     def preview(self) -> str:
         """Return the command, all its lines, and where it runs."""
-        lines = [f"  {visible(line)}" for line in self.text.split("\n")]
-        return "\n".join([*lines, f"  in {visible(str(self.cwd))}, at most {self.timeout} s"])
+        lines = re.sub(r"\n([ \t]*\n){4,}|[ \t]{400,}", blanks_left_out, self.text).split("\n")
+        count = f"{self.text.count(chr(10)) + 1} lines " * ("\n" in self.text)
+        where = f"{count}in {visible(str(self.cwd))}, at most {self.timeout} s"
+        return "\n".join(f"  {line}" for line in [*map(visible, lines), where])
 
     def start(self, agent: "MiniAgent") -> "subprocess.Popen[bytes]":
         """Start it in a session of its own: no terminal, no input, no secrets, confined."""
-        kept = [k for k in os.environ if k in agent.keep_env or not SECRET_NAME.search(k)]
-        env = plain_environment() if self.argv else {name: os.environ[name] for name in kept}
+        env = plain_environment() if self.argv else without_secrets(agent.keep_env)
         own_group: dict[str, Any] = {"start_new_session": True}
         if os.name == "nt":
             own_group = {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
+        with contextlib.suppress(OSError, AttributeError, TypeError):  # on other systems
+            ctypes.CDLL(None).prctl(ADOPT_ORPHANS, 1, 0, 0, 0)
         with agent.confine(self) if agent.confine else contextlib.nullcontext() as prepare_child:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 self.argv or self.text, shell=not self.argv, cwd=self.cwd, env=env,
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                 preexec_fn=prepare_child, **own_group,
             )  # fmt: skip
+        if self.argv and sys.platform == "linux":
+            import resource  # there is none on Windows
+
+            with contextlib.suppress(OSError):  # it may have ended already
+                resource.prlimit(process.pid, resource.RLIMIT_DATA, (UNASKED_BYTES, UNASKED_BYTES))
+        return process
 
     def perform(self, agent: "MiniAgent") -> Result:
         """Run it to its end or its timeout; raise Interrupted at Ctrl-C, with what it had said."""
-        started, note, process = time.monotonic(), "", self.start(agent)
+        started, others, note = time.monotonic(), children(), ""
+        process = self.start(agent)
         assert process.stdout is not None
         output = Capture(process.stdout)
         try:
@@ -1482,7 +1537,7 @@ class Command:
             note = "error: interrupted by the user\n"
         finally:  # also at SystemExit, which SIGTERM and SIGHUP raise
             code = None if note else process.returncode
-            stop_group(process)
+            stop(process, others)
             output.thread.join(1)
         if note.startswith("error: interrupted"):
             raise Interrupted(note + output.text())
@@ -1505,18 +1560,17 @@ def run_shell(agent: "MiniAgent", command: Filled, timeout: Seconds = 20) -> Pla
 
 # ---- 3d. The gate ----
 #
-# Between a valid call and its effect. `decide` is the whole policy, without input or output, so
-# that its test is the same table.
+# Between a valid call and its effect: one decision, one plan, one question, and only then the deed.
 
 
 class Verdict(Enum):
-    """What the gate says to a call."""
+    """What the gate says to a call; ASK does not concern a command that plainly only reads."""
 
     ALLOW, ASK, DENY = "allow", "ask", "deny"
 
 
-def decide(risky: bool, policy: str, read_only: bool = False, harmless: bool = False) -> Verdict:
-    """Return the verdict for a call; `harmless` marks a command that plainly only reads."""
+def decide(risky: bool, policy: str, read_only: bool = False) -> Verdict:
+    """Return the verdict for a call: the whole policy, without input or output."""
     match risky, read_only, policy:
         case False, _, _:
             return Verdict.ALLOW  # looking is free
@@ -1525,33 +1579,43 @@ def decide(risky: bool, policy: str, read_only: bool = False, harmless: bool = F
         case _, _, "auto":
             return Verdict.ALLOW
         case _, _, "ask":
-            return Verdict.ALLOW if harmless else Verdict.ASK
+            return Verdict.ASK
         case _:
             return Verdict.DENY  # "never", and whatever we do not know
 
 
+@dataclass(frozen=True)
+class Direct:
+    """The plan of a tool that makes none: what the human sees is its arguments."""
+
+    tool: Tool
+    args: dict[str, Any]
+
+    def preview(self) -> str:
+        """Return the arguments."""
+        return visible(json.dumps(self.args))
+
+    def perform(self, agent: "MiniAgent") -> Result:
+        """Call the tool."""
+        made = self.tool.run(agent, **self.args)
+        return made if isinstance(made, Result) else Result(str(made))
+
+
 def pass_gate(agent: "MiniAgent", tool: Tool, args: dict[str, Any]) -> Result:
     """Run a valid call if policy and human let it; raise Refused or ToolError."""
-    read_only, policy = agent.read_only or agent.plan, agent.approval_policy
-    verdict = decide(tool.risky, policy, read_only)
+    verdict = decide(tool.risky, agent.approval_policy, agent.read_only or agent.plan)
     if verdict is Verdict.DENY:
-        why = (
+        mode = (
             "plan mode is on (/plan turns it off)" if agent.plan else "the mode is --approval never"
         )
-        why = "a subagent only looks" if agent.read_only else why
+        why = "a subagent only looks" if agent.read_only else mode
         raise Refused(f"approval denied for {tool.name}: {why}")
-    if verdict is Verdict.ASK and not tool.plans:
-        approve(agent, tool.name, args, visible(json.dumps(args)))
-    if not tool.plans:
-        agent.tell("call", tool.name)
-    made = tool.run(agent, **args)
-    if not tool.plans:
-        return made if isinstance(made, Result) else Result(str(made))
-    harmless = getattr(made, "argv", None) is not None
-    if decide(tool.risky, policy, read_only, harmless) is Verdict.ASK:
-        approve(agent, tool.name, args, made.preview())
+    plan: Plan = tool.run(agent, **args) if tool.plans else Direct(tool, args)
+    only_reads = isinstance(plan, Command) and plan.argv is not None
+    if verdict is Verdict.ASK and not only_reads:
+        approve(agent, tool.name, args, plan.preview())
     agent.tell("call", f"{tool.name} {args.get('command', '')}".strip())
-    return made.perform(agent)  # type: ignore[no-any-return]
+    return plan.perform(agent)
 
 
 def approve(agent: "MiniAgent", name: str, args: dict[str, Any], preview: str) -> None:
@@ -1615,11 +1679,11 @@ rg | +--no-config -[FHNSUcilnosvw]+ -[FHNSUcilnosvw]*[ABCm]:NUMBER -[egt]:WORD
     --files --glob=WORD --type=WORD --no-heading --color=WORD PATH
 git status | +--ignore-submodules=all -[bs]+ -uWORD --short --branch --porcelain --porcelain=WORD
     --ignored --untracked-files=WORD -- PATH
-git diff | +--ignore-submodules=all --cached --staged --check {DIFF}
-git log, git show | +--submodule=short +--pretty=medium --oneline --graph --decorate --all -n:NUMBER
-    --max-count=NUMBER -[GLS]:WORD -i --grep=WORD --author=WORD --since=WORD --until=WORD --follow
-    --reverse --merges --no-merges --abbrev-commit --date=WORD --format=FORMAT --pretty=FORMAT
-    {DIFF}
+git diff | +--ignore-submodules=all +--relative --cached --staged --check {DIFF}
+git log, git show | +--submodule=short +--pretty=medium +--relative --oneline --graph --decorate
+    --all -n:NUMBER --max-count=NUMBER -[GLS]:WORD -i --grep=WORD --author=WORD --since=WORD
+    --until=WORD --follow --reverse --merges --no-merges --abbrev-commit --date=DATE
+    --format=FORMAT --pretty=FORMAT {DIFF}
 git blame | +--no-textconv -w -L:WORD -- PATH
 git grep | -[EFPchilnvw]+ -[ABC]:NUMBER -e:WORD -- PATH
 git ls-files | -[cdmos]+ --modified --deleted --others --exclude-standard -- PATH
@@ -1630,11 +1694,13 @@ git rev-parse | --short --abbrev-ref --verify --show-toplevel --git-dir --is-ins
 """
 
 # A FORMAT is one of git's own names or a pattern: by any other name the repository may mean "%G?",
-# which starts gpg. A PATH has no plus, since "tail +1f log" would follow the log for ever.
+# which starts gpg. A DATE has no number, since "format:%999999999d" is that long. A PATH has no
+# plus, since "tail +1f log" would follow the log for ever.
 KINDS = {
     "NUMBER": r"[+-]?[0-9]+",
     "LINES": r"[0-9]+(,[0-9]+)?p",
     "WORD": r"[^-\n].*",
+    "DATE": r"[a-z][^0-9\n]*",
     "FORMAT": r"(oneline|short|full|fuller|[^%G\n]*%[^G\n]*)",
     "PATH": r"[^-+\n].*",
 }
@@ -1682,6 +1748,8 @@ def read_only_argv(command: str, root: Path) -> list[str] | None:
     program = find_program(name[0], root)
     if program is None or (is_git and git_runs_foreign_programs(root)):
         return None
+    if is_git and ":" in command and not os.path.lexists(root / ".git"):
+        return None  # HEAD:../x and :/x lead out of a workspace that is a part of its repository
     return [program, *(GIT_OPTIONS if is_git else ()), *name[1:], *added, *rest]
 
 
@@ -3690,10 +3758,13 @@ def run_doctor(agent: MiniAgent) -> int:
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446  # the same on all but long dead machines
 ABI_QUERY, PATH_BENEATH, NO_NEW_PRIVILEGES = 1, 1, 38
 # One bit for each kind of access, by version of Landlock: writing, making and removing; moving and
-# linking to another folder; truncating. What is not handled (reading, executing) stays free.
-WRITING, ON_A_FILE = {1: 0x1FF2, 2: 0x3FF2, 3: 0x7FF2}, 0x4002
-# What ordinary programs write to. Not /dev/tty: that is where the human types the answer.
-DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/shm", "/dev/pts", "/dev/ptmx")
+# linking to another folder; truncating; from version 5 on also what types into a terminal, ioctl.
+# What is not handled (reading, executing) stays free.
+WRITING, ON_A_FILE = (0, 0x1FF2, 0x3FF2, 0x7FF2, 0x7FF2, 0xFFF2), 0xC002
+# What ordinary programs write to. Not /dev/tty: that is where the human types the answer. It has a
+# second name in the folder of the pseudo-terminals, which is given only where no human sits.
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/shm", "/dev/ptmx")
+TERMINALS = "/dev/pts"
 
 
 def kernel(function: Any, *args: int | bytes | None) -> int:
@@ -3724,7 +3795,7 @@ def confined(writable: Sequence[Path] | None, abi: int) -> Iterator[Callable[[],
     is able, neither use TCP nor signal a process outside.
     """
     paths = ["/dev/null"] if writable is None else [*DEVICES, *map(str, writable)]
-    rights, tcp, signals = WRITING[min(abi, 3)], 3 * (abi > 3), 3 * (abi > 5)
+    rights, tcp, signals = WRITING[min(abi, 5)], 3 * (abi > 3), 3 * (abi > 5)
     wanted = struct.pack("=QQQ", rights, *((tcp, signals) if writable is None else (0, 0)))
     library = ctypes.CDLL(None, use_errno=True)
     syscall, prctl = library.syscall, library.prctl
@@ -3757,8 +3828,9 @@ def choose_sandbox(mode: str, allow_write: Sequence[str]) -> Any:
         return None
     import tempfile
 
-    folders = [Path(tempfile.gettempdir()), *map(Path, allow_write)]
-    return lambda plan: confined(None if plan.argv else [plan.cwd, *folders], abi)
+    human = any(map(os.isatty, range(3)))
+    folders = [tempfile.gettempdir(), *allow_write, *([] if human else [TERMINALS])]
+    return lambda plan: confined(None if plan.argv else [plan.cwd, *map(Path, folders)], abi)
 
 
 if __name__ == "__main__":
