@@ -1393,7 +1393,6 @@ def difference(wanted: list[str], region: list[str]) -> str:
 # on Linux only: there this program adopts what its commands orphan.
 
 CAPTURE_BYTES = 200_000  # kept of each end of an output while it is read
-UNASKED_BYTES = 1_000_000_000  # of memory for a command that runs unasked (Linux)
 ADOPT_ORPHANS = 36  # PR_SET_CHILD_SUBREAPER
 SECRET_NAME = re.compile(
     r"token(?!iz)|secret|passw|passphrase|credential|api_?key|access_?key|private_?key|_keys?$|_pat$"
@@ -1402,7 +1401,9 @@ SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 SECRET_VALUE = re.compile(r"\w://[^/\s@]*:[^/\s@]+@")  # https://user:password@host
-DENIED = re.compile(r"permission denied|operation not permitted|errno 13", re.IGNORECASE)
+DENIED = re.compile(
+    r"permission denied|operation not permitted|errno 13|out of pty devices", re.IGNORECASE
+)
 
 
 class Capture:
@@ -1510,17 +1511,11 @@ class Command:
         with contextlib.suppress(OSError, AttributeError, TypeError):  # on other systems
             ctypes.CDLL(None).prctl(ADOPT_ORPHANS, 1, 0, 0, 0)
         with agent.confine(self) if agent.confine else contextlib.nullcontext() as prepare_child:
-            process = subprocess.Popen(
+            return subprocess.Popen(
                 self.argv or self.text, shell=not self.argv, cwd=self.cwd, env=env,
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                 preexec_fn=prepare_child, **own_group,
             )  # fmt: skip
-        if self.argv and sys.platform == "linux":
-            import resource  # there is none on Windows
-
-            with contextlib.suppress(OSError):  # it may have ended already
-                resource.prlimit(process.pid, resource.RLIMIT_DATA, (UNASKED_BYTES, UNASKED_BYTES))
-        return process
 
     def perform(self, agent: "MiniAgent") -> Result:
         """Run it to its end or its timeout; raise Interrupted at Ctrl-C, with what it had said."""
@@ -3763,6 +3758,7 @@ ABI_QUERY, PATH_BENEATH, NO_NEW_PRIVILEGES = 1, 1, 38
 WRITING, ON_A_FILE = (0, 0x1FF2, 0x3FF2, 0x7FF2, 0x7FF2, 0xFFF2), 0xC002
 # What ordinary programs write to. Not /dev/tty: that is where the human types the answer. It has a
 # second name in the folder of the pseudo-terminals, which is given only where no human sits.
+UNASKED_BYTES = 1_000_000_000
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/shm", "/dev/ptmx")
 TERMINALS = "/dev/pts"
 
@@ -3791,9 +3787,14 @@ def landlock_abi() -> int:
 def confined(writable: Sequence[Path] | None, abi: int) -> Iterator[Callable[[], None]]:
     """Yield the `preexec_fn` for a Popen whose process may write only below these folders.
 
-    `None` is for commands that run unasked: they write to /dev/null alone and, as far as the kernel
-    is able, neither use TCP nor signal a process outside.
+    `None` is for commands that run unasked: they write to /dev/null alone, get a gigabyte of memory
+    and, as far as the kernel is able, neither use TCP nor signal a process outside.
     """
+    import resource  # there is none on Windows
+
+    memory, most = resource.getrlimit(resource.RLIMIT_DATA)
+    if writable is None and not 0 <= memory < UNASKED_BYTES:  # -1 is no limit at all
+        memory = UNASKED_BYTES
     paths = ["/dev/null"] if writable is None else [*DEVICES, *map(str, writable)]
     rights, tcp, signals = WRITING[min(abi, 5)], 3 * (abi > 3), 3 * (abi > 5)
     wanted = struct.pack("=QQQ", rights, *((tcp, signals) if writable is None else (0, 0)))
@@ -3802,9 +3803,10 @@ def confined(writable: Sequence[Path] | None, abi: int) -> Iterator[Callable[[],
 
     def enter() -> None:
         # Runs in the child between fork and exec, where a lock that another thread of the parent
-        # held stays locked for ever: two system calls, nothing to look up. Popen raises our errors.
+        # held stays locked for ever: three system calls, no search. Popen raises our errors.
         kernel(prctl, NO_NEW_PRIVILEGES, 1, 0, 0, 0)  # no setuid program gets fooled by the lock
         kernel(syscall, RESTRICT_SELF, ruleset, 0)
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, most))
 
     with contextlib.ExitStack() as stack:
         ruleset = kernel(syscall, CREATE_RULESET, wanted, len(wanted), 0)  # a descriptor
