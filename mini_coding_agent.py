@@ -197,11 +197,10 @@ def git(cwd: Path, *args: str) -> str:
     """Return what a git command prints, "" if it fails; raise TimeoutExpired if it only waits."""
     command = [find_program("git", cwd) or "", *GIT_OPTIONS, *args]
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        done = subprocess.run(
+        return subprocess.check_output(
             command, cwd=cwd, env=plain_environment(), stdin=subprocess.DEVNULL,
-            capture_output=True, timeout=GIT_SECONDS, check=True,
-        )  # fmt: skip
-        return done.stdout.decode("utf-8", "replace")
+            stderr=subprocess.DEVNULL, timeout=GIT_SECONDS,
+        ).decode("utf-8", "replace")  # fmt: skip
     return ""
 
 
@@ -224,9 +223,9 @@ def git_facts(root: Path, repo: Path) -> dict[str, Any]:
         head = git(root, "symbolic-ref", "refs/remotes/origin/HEAD").strip()
         facts["default_branch"] = head.rpartition("/")[2] or "-"
         if git_runs_foreign_programs(root):
-            facts["branch"] = git(root, "symbolic-ref", "--short", "HEAD").strip() or "-"
             why = "(left out: no git, or this repository's git configuration names a program)"
-            return facts | {"status": why}
+            branch = git(root, "symbolic-ref", "--short", "HEAD").strip()
+            return facts | {"branch": branch or "-", "status": why}
         log = git(root, "log", "-5", "--format=%h %s")
         facts["recent_commits"] = [visible(line)[:100] for line in log.splitlines()]
         shown = git(
@@ -234,16 +233,11 @@ def git_facts(root: Path, repo: Path) -> dict[str, Any]:
             "--ignored=matching", "--ignore-submodules=all",
         )  # fmt: skip
         branch, *paths = (shown or "## -\0?? (unknown: git status failed)\0").split("\0")[:-1]
-        branch = branch.removeprefix("## ").removeprefix("No commits yet on ")
         changed = [visible(path) for path in paths if not path.startswith("!! ")]
-        ignored = {repo / path[3:].rstrip("/") for path in paths if path.startswith("!! ")}
-        facts |= {
-            "branch": branch.partition("...")[0],
-            "status": clip("\n".join(changed) or "clean", 1200),
-            "ignored": frozenset(
-                p.relative_to(root).as_posix() for p in ignored if inside(root, p)
-            ),
-        }
+        ignored = [os.path.relpath(repo / p[3:], root) for p in paths if p.startswith("!! ")]
+        facts["branch"] = re.sub(r"^## (No commits yet on )?|\.\.\..*", "", branch)
+        facts["status"] = clip("\n".join(changed) or "clean", 1200)
+        facts["ignored"] = frozenset(path.replace(os.sep, "/") for path in ignored)
     return facts
 
 
@@ -1389,21 +1383,17 @@ def difference(wanted: list[str], region: list[str]) -> str:
 
 
 # Running commands. A command is stopped as a whole: the shell, what it started, and what that
-# started in the background and forgot. Whoever leaves the process group (setsid, a daemon) is found
-# on Linux only: there this program adopts what its commands orphan.
+# started in the background and forgot. What leaves the process group (setsid, a daemon) is found on
+# Linux only, where this program adopts the orphans of its commands.
 
 CAPTURE_BYTES = 200_000  # kept of each end of an output while it is read
 ADOPT_ORPHANS = 36  # PR_SET_CHILD_SUBREAPER
-SECRET_NAME = re.compile(
-    r"token(?!iz)|secret|passw|passphrase|credential|api_?key|access_?key|private_?key|_keys?$|_pat$"
-    r"|_pwd$|_auth$|auth_?config|_dsn$|jwt|bearer|cookie|webhook|sshpass|database_url"
-    r"|connection_?string",
-    re.IGNORECASE,
+SECRET = re.compile(  # in "NAME=value"; the last line is for https://user:password@host
+    r"(?i)^[^=]*(token(?!iz)|secret|passw|passphrase|credential|(api|access|private)_?key|auth_config"
+    r"|jwt|bearer|cookie|webhook|sshpass|connection_string|database_url|_(keys?|pat|pwd|auth|dsn)=)"
+    r"|://[^/\s@]*:[^/\s@]+@"
 )
-SECRET_VALUE = re.compile(r"\w://[^/\s@]*:[^/\s@]+@")  # https://user:password@host
-DENIED = re.compile(
-    r"permission denied|operation not permitted|errno 13|out of pty devices", re.IGNORECASE
-)
+DENIED = re.compile(r"(?i)permission denied|not permitted|errno 13|out of pty devices")
 
 
 class Capture:
@@ -1423,8 +1413,9 @@ class Capture:
                 self.tail = (self.tail + block[room:])[-self.limit :]
                 self.total += len(block)
 
-    def text(self) -> str:
-        """Return what was read so far, as text for the model."""
+    def text(self, wait: float = 0) -> str:
+        """Return what was read so far, as text for the model, after waiting for the end."""
+        self.thread.join(wait)
         gone = self.total - len(self.head) - len(self.tail)
         middle = f"\n[... {gone} characters left out ...]\n".encode() if gone else b""
         whole = (self.head + middle + self.tail).decode("utf-8", "replace")
@@ -1435,55 +1426,41 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C while a tool ran; the text is what it had said by then."""
 
 
-def without_secrets(kept: Sequence[str]) -> dict[str, str]:
-    """Return the environment without what looks like a secret, but with the names to be kept."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name in kept or not (SECRET_NAME.search(name) or SECRET_VALUE.search(value))
-    }
-
-
 def children() -> set[int]:
-    """Return this program's child processes, adopted ones too; empty where there is no /proc."""
-    found = set()
-    for file in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it has just ended
-            parent = file.read_bytes().rpartition(b")")[2].split()[1]  # "7 (its name) S 1 ..."
-            if int(parent) == os.getpid():
-                found.add(int(file.parent.name))
+    """Return this program's child processes, adopted ones too; empty where /proc tells of none."""
+    found: set[int] = set()
+    for file in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # that thread has just ended
+            found.update(map(int, file.read_text().split()))
     return found
 
 
-def stop(process: "subprocess.Popen[bytes]", others: set[int]) -> None:
-    """Kill a command and all that it started; `others` are children that are not its own."""
-    if os.name == "nt":
+def kill_children(others: set[int]) -> None:
+    """Kill the children but for `others`; each leaves its own to us, so look until none is left."""
+    deadline = time.monotonic() + 2
+    while (left := children() - others) and time.monotonic() < deadline:
+        for pid in left:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, os.WNOHANG)
+
+
+def stop(process: Any, others: set[int]) -> None:
+    """Kill a command and all that it started; `others` are children from before."""
+    if process and os.name == "nt":
         kill = ["taskkill", "/T", "/F", "/PID", str(process.pid)]
         subprocess.run(kill, capture_output=True, check=False)
-    else:
-        try:
-            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-                os.killpg(process.pid, signal.SIGTERM)
-                process.wait(0.3)
-        finally:  # also when a second Ctrl-C comes in here
-            with contextlib.suppress(OSError):
-                os.killpg(process.pid, signal.SIGKILL)
-            deadline = time.monotonic() + 2
-            # A killed child leaves its own children to us, so look until there are none.
-            while (left := children() - others) and time.monotonic() < deadline:
-                for pid in left:
-                    with contextlib.suppress(OSError):
-                        os.kill(pid, signal.SIGKILL)
-                        os.waitpid(pid, os.WNOHANG)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(2)
-
-
-def blanks_left_out(run: re.Match[str]) -> str:
-    """Return what a preview shows instead of so many blanks that they would push lines away."""
-    lines = run[0].count("\n")
-    what, count, end = ("lines", lines - 1, "\n") if lines else ("characters", len(run[0]), "")
-    return f"{end}[... {count} blank {what} ...]{end}"
+    # AttributeError: no process, since Ctrl-C came while it was started.
+    gone = contextlib.suppress(OSError, AttributeError, subprocess.TimeoutExpired)
+    try:
+        with gone:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(0.3)
+    finally:  # also when a second Ctrl-C comes in here
+        with gone:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(2)
+        kill_children(others)
 
 
 @dataclass(frozen=True)
@@ -1496,34 +1473,37 @@ class Command:
     argv: list[str] | None = None
 
     def preview(self) -> str:
-        """Return the command, all its lines, and where it runs."""
-        lines = re.sub(r"\n([ \t]*\n){4,}|[ \t]{400,}", blanks_left_out, self.text).split("\n")
-        count = f"{self.text.count(chr(10)) + 1} lines " * ("\n" in self.text)
-        where = f"{count}in {visible(str(self.cwd))}, at most {self.timeout} s"
-        return "\n".join(f"  {line}" for line in [*map(visible, lines), where])
+        """Return the command, all its lines but for many blank ones, and where it runs."""
+        blanks = re.compile(r"\n([ \t]*\n){4,}|[ \t]{400,}")  # they could push the rest away
+        text = blanks.sub(lambda run: f"\n[... {len(run[0])} blanks ...]\n", self.text)
+        count, where = self.text.count("\n") + 1, f"in {self.cwd}, at most {self.timeout} s"
+        lines = [*text.split("\n"), f"{count} lines {where}" if count > 1 else where]
+        return "\n".join("  " + visible(line) for line in lines)
 
-    def start(self, agent: "MiniAgent") -> "subprocess.Popen[bytes]":
+    def start(self, agent: "MiniAgent", output: IO[bytes]) -> "subprocess.Popen[bytes]":
         """Start it in a session of its own: no terminal, no input, no secrets, confined."""
-        env = plain_environment() if self.argv else without_secrets(agent.keep_env)
-        own_group: dict[str, Any] = {"start_new_session": True}
-        if os.name == "nt":
-            own_group = {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
+        env = plain_environment() if self.argv else {
+            name: value for name, value in os.environ.items()
+            if name in agent.keep_env or not SECRET.search(f"{name}={value}")
+        }  # fmt: skip
         with contextlib.suppress(OSError, AttributeError, TypeError):  # on other systems
             ctypes.CDLL(None).prctl(ADOPT_ORPHANS, 1, 0, 0, 0)
         with agent.confine(self) if agent.confine else contextlib.nullcontext() as prepare_child:
             return subprocess.Popen(
                 self.argv or self.text, shell=not self.argv, cwd=self.cwd, env=env,
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                preexec_fn=prepare_child, **own_group,
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                start_new_session=True, preexec_fn=prepare_child,
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # on Windows
             )  # fmt: skip
 
     def perform(self, agent: "MiniAgent") -> Result:
         """Run it to its end or its timeout; raise Interrupted at Ctrl-C, with what it had said."""
         started, others, note = time.monotonic(), children(), ""
-        process = self.start(agent)
-        assert process.stdout is not None
-        output = Capture(process.stdout)
+        ours, theirs = os.pipe()
+        output, process = Capture(os.fdopen(ours, "rb")), None  # for a Ctrl-C while it is started
         try:
+            with os.fdopen(theirs, "wb") as pipe:
+                process = self.start(agent, pipe)
             process.wait(self.timeout)
             output.thread.join(0.2)  # the shell is gone, but a forgotten child may hold the pipe
         except subprocess.TimeoutExpired:
@@ -1531,17 +1511,17 @@ class Command:
         except KeyboardInterrupt:
             note = "error: interrupted by the user\n"
         finally:  # also at SystemExit, which SIGTERM and SIGHUP raise
-            code = None if note else process.returncode
+            code = None if note else getattr(process, "returncode", None)
             stop(process, others)
-            output.thread.join(1)
+        said = output.text(wait=1)
         if note.startswith("error: interrupted"):
-            raise Interrupted(note + output.text())
+            raise Interrupted(note + said)
         seconds = round(time.monotonic() - started, 1)
         head = note or f"exit_code: {code} ({seconds} s)\n"
-        if code and agent.confine and DENIED.search(output.text()):
+        if code and agent.confine and DENIED.search(said):
             head += "[writing outside of the workspace is confined: --allow-write, --sandbox]\n"
         facts = {"exit_code": code, "seconds": seconds, "harmless": self.argv is not None}
-        return Result(head + (output.text() or "(no output)"), facts)
+        return Result(head + (said or "(no output)"), facts)
 
 
 @tool(risky=True, example={"command": "python -m unittest -q", "timeout": 60})
@@ -1558,59 +1538,31 @@ def run_shell(agent: "MiniAgent", command: Filled, timeout: Seconds = 20) -> Pla
 # Between a valid call and its effect: one decision, one plan, one question, and only then the deed.
 
 
-class Verdict(Enum):
-    """What the gate says to a call; ASK does not concern a command that plainly only reads."""
-
-    ALLOW, ASK, DENY = "allow", "ask", "deny"
+Verdict = Enum("Verdict", "ALLOW ASK DENY")  # ASK spares a command that plainly only reads
 
 
 def decide(risky: bool, policy: str, read_only: bool = False) -> Verdict:
     """Return the verdict for a call: the whole policy, without input or output."""
-    match risky, read_only, policy:
-        case False, _, _:
-            return Verdict.ALLOW  # looking is free
-        case _, True, _:
-            return Verdict.DENY  # a subagent looks and never touches
-        case _, _, "auto":
-            return Verdict.ALLOW
-        case _, _, "ask":
-            return Verdict.ASK
-        case _:
-            return Verdict.DENY  # "never", and whatever we do not know
-
-
-@dataclass(frozen=True)
-class Direct:
-    """The plan of a tool that makes none: what the human sees is its arguments."""
-
-    tool: Tool
-    args: dict[str, Any]
-
-    def preview(self) -> str:
-        """Return the arguments."""
-        return visible(json.dumps(self.args))
-
-    def perform(self, agent: "MiniAgent") -> Result:
-        """Call the tool."""
-        made = self.tool.run(agent, **self.args)
-        return made if isinstance(made, Result) else Result(str(made))
+    if not risky:
+        return Verdict.ALLOW  # looking is free
+    if read_only:
+        return Verdict.DENY  # a subagent looks and never touches
+    return {"auto": Verdict.ALLOW, "ask": Verdict.ASK}.get(policy, Verdict.DENY)
 
 
 def pass_gate(agent: "MiniAgent", tool: Tool, args: dict[str, Any]) -> Result:
     """Run a valid call if policy and human let it; raise Refused or ToolError."""
     verdict = decide(tool.risky, agent.approval_policy, agent.read_only or agent.plan)
     if verdict is Verdict.DENY:
-        mode = (
-            "plan mode is on (/plan turns it off)" if agent.plan else "the mode is --approval never"
-        )
+        mode = "plan mode is on (/plan turns it off)" if agent.plan else "--approval never is set"
         why = "a subagent only looks" if agent.read_only else mode
         raise Refused(f"approval denied for {tool.name}: {why}")
-    plan: Plan = tool.run(agent, **args) if tool.plans else Direct(tool, args)
-    only_reads = isinstance(plan, Command) and plan.argv is not None
-    if verdict is Verdict.ASK and not only_reads:
-        approve(agent, tool.name, args, plan.preview())
+    plan = tool.run(agent, **args) if tool.plans else None
+    if verdict is Verdict.ASK and getattr(plan, "argv", None) is None:
+        approve(agent, tool.name, args, plan.preview() if plan else visible(json.dumps(args)))
     agent.tell("call", f"{tool.name} {args.get('command', '')}".strip())
-    return plan.perform(agent)
+    made = plan.perform(agent) if plan else tool.run(agent, **args)
+    return made if isinstance(made, Result) else Result(str(made))
 
 
 def approve(agent: "MiniAgent", name: str, args: dict[str, Any], preview: str) -> None:
@@ -1632,11 +1584,10 @@ def approve(agent: "MiniAgent", name: str, args: dict[str, Any], preview: str) -
 # Which commands run unasked.
 #
 # Someone who is asked about every `ls` soon says yes to everything. So a command that plainly only
-# reads is not asked about, and "plainly" is meant: plain words, a program in the table below, every
-# option in its row, and no other word that could be a path to elsewhere, whatever it is meant as. A
-# list of dangerous commands would fail, since there is always one more spelling; here an unknown
-# spelling costs one question. The words are then executed without a shell, so that nobody reads
-# them differently after us.
+# reads is not asked about: plain words, a program in the table below, every option in its row, and
+# no other word that could be a path to elsewhere, whatever it is meant as. A list of what is
+# dangerous would fail, since there is always one more spelling; here such a one costs a question.
+# The words are then executed without a shell, so that nobody reads them differently after us.
 #
 #     names | what may follow, in any order and number     an indented line goes on with its row
 #
@@ -1704,11 +1655,12 @@ KINDS = {
 def table_row(text: str) -> tuple[list[str], str]:
     """Return what we add and the pattern of what may follow, each word closed by a line feed."""
     items = text.split()
-    allowed = "|".join(item for item in items if not item.startswith("+"))
-    allowed = allowed.replace(":", "\n?").replace("_", "\n")
-    for kind, pattern in KINDS.items():
-        allowed = allowed.replace(kind, pattern)
-    return [item[1:] for item in items if item.startswith("+")], f"(({allowed})\n)*"
+    allowed = "|".join(item for item in items if item[0] != "+" and item != "--")
+    pattern = f"(({allowed})\n)*".replace(":", "\n?").replace("_", "\n")
+    pattern += r"(--\n(PATH\n)*)?" * ("--" in items)
+    for kind, form in KINDS.items():
+        pattern = pattern.replace(kind, form)
+    return [item[1:] for item in items if item[0] == "+"], pattern
 
 
 READ_ONLY = {
@@ -1738,24 +1690,15 @@ def read_only_argv(command: str, root: Path) -> list[str] | None:
     name = next((words[:size] for size in (3, 2, 1) if tuple(words[:size]) in READ_ONLY), [])
     added, pattern = READ_ONLY.get(tuple(name), ([], ""))
     rest, is_git = words[len(name) :], name[:1] == ["git"]
-    if not name or not are_harmless(rest, pattern, root):
+    if not name or not re.fullmatch(pattern, "".join(word + "\n" for word in rest)):
+        return None
+    if not all(word.startswith("-") or is_harmless_path(word, root) for word in rest):
         return None
     program = find_program(name[0], root)
-    if program is None or (is_git and git_runs_foreign_programs(root)):
+    leaves = ":" in command and not os.path.lexists(root / ".git")  # HEAD:../x, :/x
+    if program is None or (is_git and (leaves or git_runs_foreign_programs(root))):
         return None
-    if is_git and ":" in command and not os.path.lexists(root / ".git"):
-        return None  # HEAD:../x and :/x lead out of a workspace that is a part of its repository
     return [program, *(GIT_OPTIONS if is_git else ()), *name[1:], *added, *rest]
-
-
-def are_harmless(words: list[str], pattern: str, root: Path) -> bool:
-    """Tell whether a row's pattern allows the words and none of them leads elsewhere."""
-    if not re.fullmatch(pattern, "".join(word + "\n" for word in words)):
-        return False
-    # Behind "--" a word with a dash is a path too, and the next line would not look at it.
-    if "--" in words and any(word.startswith("-") for word in words[words.index("--") + 1 :]):
-        return False
-    return all(word.startswith("-") or is_harmless_path(word, root) for word in words)
 
 
 def is_harmless_path(word: str, root: Path) -> bool:
@@ -1763,19 +1706,11 @@ def is_harmless_path(word: str, root: Path) -> bool:
 
     It has to hold for the path as written too: /proc/self/cwd is another folder for every process.
     """
-    try:
-        root = root.resolve()
-        written, real = Path(os.path.normpath(root / word)), Path(os.path.realpath(root / word))
-        if not inside(root, written) or not inside(root, real):
-            return False
-        if any(map(is_protected, [*Path(word).parts, *real.parts[len(root.parts) :]])):
-            return False
-        mode = real.stat().st_mode
-        return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return True  # the program will say so
-    except (OSError, RuntimeError, ValueError):  # RuntimeError: a chain of a thousand links
-        return False
+    with contextlib.suppress(OSError, ValueError, RuntimeError, ToolError):
+        real, written = resolve_path(root.resolve(), word), Path(os.path.normpath(root / word))
+        if inside(root, written) and not any(map(is_protected, Path(word).parts)):
+            return real.is_file() or real.is_dir() or not real.exists()  # the program will say so
+    return False
 
 
 # -- 4. Context reduction and output management ----------------------------------------------------
@@ -3746,21 +3681,18 @@ def run_doctor(agent: MiniAgent) -> int:
 #
 # An approved command can do whatever the user can, and approvals are given by tired people. Linux
 # has a lock for this, Landlock: a process locks itself in, and neither it nor its children get out
-# again. No root, nothing to install. Here it stops writing outside the given folders, and for a
-# command that runs unasked all writing. It stops neither reading nor chmod nor (but for the
-# unasked) the network: with this chapter the agent is safer, not safe.
+# again. Here it stops writing outside the given folders, and for a command that runs unasked all
+# writing. It stops neither reading nor chmod nor (but for the unasked) the network.
 
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446  # the same on all but long dead machines
-ABI_QUERY, PATH_BENEATH, NO_NEW_PRIVILEGES = 1, 1, 38
-# One bit for each kind of access, by version of Landlock: writing, making and removing; moving and
-# linking to another folder; truncating; from version 5 on also what types into a terminal, ioctl.
-# What is not handled (reading, executing) stays free.
+ABI_QUERY, PATH_BENEATH, NO_NEW_PRIVILEGES, RLIMIT_DATA = 1, 1, 38, 2
+# One bit for each kind of access, by version of Landlock: writing, making, removing; moving between
+# folders; truncating; commands to a device, such as typing into a terminal. All else stays free.
 WRITING, ON_A_FILE = (0, 0x1FF2, 0x3FF2, 0x7FF2, 0x7FF2, 0xFFF2), 0xC002
-# What ordinary programs write to. Not /dev/tty: that is where the human types the answer. It has a
-# second name in the folder of the pseudo-terminals, which is given only where no human sits.
-UNASKED_BYTES = 1_000_000_000
+# What ordinary programs write to. Not /dev/tty, where the human types the answer. It has a second
+# name in /dev/pts, so pseudo-terminals are given only where the agent has no terminal itself.
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/shm", "/dev/ptmx")
-TERMINALS = "/dev/pts"
+UNASKED_BYTES = 1_000_000_000  # of memory
 
 
 def kernel(function: Any, *args: int | bytes | None) -> int:
@@ -3774,13 +3706,11 @@ def kernel(function: Any, *args: int | bytes | None) -> int:
 
 def landlock_abi() -> int:
     """Return the version of Landlock that this kernel speaks, 0 where there is none."""
-    if sys.platform != "linux":
-        return 0
-    try:
-        library = ctypes.CDLL(None, use_errno=True)
-        return kernel(library.syscall, CREATE_RULESET, None, 0, ABI_QUERY)
-    except (OSError, AttributeError, TypeError):  # the last two: an odd C library
-        return 0
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # an old kernel, an odd C library
+        if sys.platform == "linux":
+            syscall = ctypes.CDLL(None, use_errno=True).syscall
+            return kernel(syscall, CREATE_RULESET, None, 0, ABI_QUERY)
+    return 0
 
 
 @contextlib.contextmanager
@@ -3790,23 +3720,20 @@ def confined(writable: Sequence[Path] | None, abi: int) -> Iterator[Callable[[],
     `None` is for commands that run unasked: they write to /dev/null alone, get a gigabyte of memory
     and, as far as the kernel is able, neither use TCP nor signal a process outside.
     """
-    import resource  # there is none on Windows
-
-    memory, most = resource.getrlimit(resource.RLIMIT_DATA)
-    if writable is None and not 0 <= memory < UNASKED_BYTES:  # -1 is no limit at all
-        memory = UNASKED_BYTES
     paths = ["/dev/null"] if writable is None else [*DEVICES, *map(str, writable)]
     rights, tcp, signals = WRITING[min(abi, 5)], 3 * (abi > 3), 3 * (abi > 5)
     wanted = struct.pack("=QQQ", rights, *((tcp, signals) if writable is None else (0, 0)))
     library = ctypes.CDLL(None, use_errno=True)
-    syscall, prctl = library.syscall, library.prctl
+    syscall, prctl, setrlimit = library.syscall, library.prctl, library.setrlimit
+    memory = struct.pack("@LL", UNASKED_BYTES, UNASKED_BYTES)
 
     def enter() -> None:
         # Runs in the child between fork and exec, where a lock that another thread of the parent
         # held stays locked for ever: three system calls, no search. Popen raises our errors.
         kernel(prctl, NO_NEW_PRIVILEGES, 1, 0, 0, 0)  # no setuid program gets fooled by the lock
         kernel(syscall, RESTRICT_SELF, ruleset, 0)
-        resource.setrlimit(resource.RLIMIT_DATA, (memory, most))
+        if writable is None:
+            setrlimit(RLIMIT_DATA, memory)  # which fails where the limit is lower already
 
     with contextlib.ExitStack() as stack:
         ruleset = kernel(syscall, CREATE_RULESET, wanted, len(wanted), 0)  # a descriptor
@@ -3822,17 +3749,17 @@ def confined(writable: Sequence[Path] | None, abi: int) -> Iterator[Callable[[],
 def choose_sandbox(mode: str, allow_write: Sequence[str]) -> Any:
     """Return what confines commands, None for nothing; raise SessionError if `on` is impossible."""
     abi = landlock_abi() if mode != "off" else 0
-    if not abi and mode == "on":
-        raise SessionError("--sandbox on: this system has no Landlock (Linux 5.13 or newer has)")
-    if not abi and mode == "auto":
-        print("Commands are not confined here: no Landlock (--sandbox).", file=sys.stderr)
-    if not abi:
-        return None
-    import tempfile
+    if abi:
+        import tempfile
 
-    human = any(map(os.isatty, range(3)))
-    folders = [tempfile.gettempdir(), *allow_write, *([] if human else [TERMINALS])]
-    return lambda plan: confined(None if plan.argv else [plan.cwd, *map(Path, folders)], abi)
+        folders = [tempfile.gettempdir(), *allow_write]
+        folders += [] if any(map(os.isatty, range(3))) else ["/dev/pts"]
+        return lambda plan: confined(None if plan.argv else [plan.cwd, *map(Path, folders)], abi)
+    if mode == "on":
+        raise SessionError("--sandbox on: this system has no Landlock (Linux 5.13 or newer has)")
+    if mode == "auto":
+        print("Commands are not confined here: no Landlock (--sandbox).", file=sys.stderr)
+    return None
 
 
 if __name__ == "__main__":

@@ -134,14 +134,9 @@ def test_a_command_is_shown_with_all_its_lines_and_where_it_runs(plain: Path, ag
 
 
 LONG = {
-    "touch evil" + "\n" * 101 + "ls": [
-        "touch evil",
-        "[... 100 blank lines ...]",
-        "ls",
-        "102 lines",
-    ],
-    "touch evil\n" + " \t\n" * 60 + "ls": ["touch evil", "[... 60 blank lines ...]", "ls"],
-    "touch evil;" + " " * 5000 + "ls": ["touch evil;[... 5000 blank characters ...]ls"],
+    "touch evil" + "\n" * 101 + "ls": ["touch evil", "[... 101 blanks ...]", "ls", "102 lines"],
+    "touch evil\n" + " \t\n" * 60 + "ls": ["touch evil", "[... 181 blanks ...]", "ls", "62 lines"],
+    "touch evil;" + " " * 5000 + "ls": ["touch evil;", "[... 5000 blanks ...]", "ls", "in "],
     "touch evil\n" + "# x\n" * 300 + "ls": ["touch evil", *["# x"] * 300, "ls", "302 lines"],
     "a\n\n\nb": ["a", "", "", "b", "4 lines"],
 }
@@ -165,7 +160,7 @@ VERDICTS = {  # risky, policy, read-only -> what the gate says
 
 @pytest.mark.parametrize("case", VERDICTS)
 def test_the_policy_is_a_table(case: tuple[bool, str, bool]) -> None:
-    assert mca.decide(*case).value == VERDICTS[case]
+    assert mca.decide(*case).name.lower() == VERDICTS[case]
 
 
 def test_a_command_under_another_argument_name_is_shown_as_it_will_run(agent: Agent) -> None:
