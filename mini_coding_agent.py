@@ -195,11 +195,10 @@ def plain_environment() -> dict[str, str]:
 
 def git(cwd: Path, *args: str) -> str:
     """Return what a git command prints, "" if it fails; raise TimeoutExpired if it only waits."""
-    command = [find_program("git", cwd) or "", *GIT_OPTIONS, *args]
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         return subprocess.check_output(
-            command, cwd=cwd, env=plain_environment(), stdin=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, timeout=GIT_SECONDS,
+            [find_program("git", cwd) or "", *GIT_OPTIONS, *args], cwd=cwd, env=plain_environment(),
+            stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=GIT_SECONDS,
         ).decode("utf-8", "replace")  # fmt: skip
     return ""
 
@@ -1383,7 +1382,7 @@ def difference(wanted: list[str], region: list[str]) -> str:
 
 
 # Running commands. A command is stopped as a whole: the shell, what it started, and what that
-# started in the background and forgot. What leaves the process group (setsid, a daemon) is found on
+# started in the background and forgot. What leaves its process group (setsid, a daemon) is found on
 # Linux only, where this program adopts the orphans of its commands.
 
 CAPTURE_BYTES = 200_000  # kept of each end of an output while it is read
@@ -1450,14 +1449,13 @@ def stop(process: Any, others: set[int]) -> None:
     if process and os.name == "nt":
         kill = ["taskkill", "/T", "/F", "/PID", str(process.pid)]
         subprocess.run(kill, capture_output=True, check=False)
-    # AttributeError: no process, since Ctrl-C came while it was started.
-    gone = contextlib.suppress(OSError, AttributeError, subprocess.TimeoutExpired)
+    done = contextlib.suppress(OSError, AttributeError, subprocess.TimeoutExpired)
     try:
-        with gone:
+        with done:  # AttributeError: no process yet, Ctrl-C came while it was started
             os.killpg(process.pid, signal.SIGTERM)
             process.wait(0.3)
     finally:  # also when a second Ctrl-C comes in here
-        with gone:
+        with done:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(2)
         kill_children(others)
@@ -1581,13 +1579,12 @@ def approve(agent: "MiniAgent", name: str, args: dict[str, Any], preview: str) -
         raise Refused(f"approval denied for {name}{reason}")
 
 
-# Which commands run unasked.
-#
-# Someone who is asked about every `ls` soon says yes to everything. So a command that plainly only
-# reads is not asked about: plain words, a program in the table below, every option in its row, and
-# no other word that could be a path to elsewhere, whatever it is meant as. A list of what is
-# dangerous would fail, since there is always one more spelling; here such a one costs a question.
-# The words are then executed without a shell, so that nobody reads them differently after us.
+# Which commands run unasked. Someone who is asked about every `ls` soon says yes to everything, so
+# a command that plainly only reads is not asked about: plain words, a program in the table below,
+# every option in its row, and no other word that could be a path to elsewhere, whatever it is meant
+# as. A list of what is dangerous would fail, since there is always one more spelling; here such a
+# one costs a question. The words are then executed without a shell, so that nobody reads them
+# differently after us.
 #
 #     names | what may follow, in any order and number     an indented line goes on with its row
 #
