@@ -134,6 +134,7 @@ STATE_DIR = ".mini-coding-agent"
 CLUTTER = {STATE_DIR, ".git", "node_modules", "__pycache__", ".venv", "venv", ".tox", ".idea"}
 CLUTTER |= {".mypy_cache", ".pytest_cache", ".ruff_cache"}
 SNAPSHOT_BYTES = 4_500  # about 1,500 tokens, read before the first step
+GIT_SECONDS = 3.0  # any file of a hostile repository can be a FIFO, on which git waits for ever
 
 # Plain `git status` runs whatever core.fsmonitor, a hook or a filter of the repository names.
 GIT_OPTIONS = [
@@ -194,14 +195,12 @@ def plain_environment() -> dict[str, str]:
 
 
 def git(cwd: Path, *args: str) -> str:
-    """Return what a git command prints; empty if there is no git or it fails or takes over 5 s."""
-    command = [find_program("git", cwd) or "", *GIT_OPTIONS, *args]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(
-            command, cwd=cwd, env=plain_environment(), stdin=subprocess.DEVNULL,
-            capture_output=True, timeout=5, check=True,
-        )  # fmt: skip
-        return done.stdout.decode("utf-8", "replace")
+    """Return what a git command prints, "" if it fails; raise TimeoutExpired if it only waits."""
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        return subprocess.check_output(
+            [find_program("git", cwd) or "", *GIT_OPTIONS, *args], cwd=cwd, env=plain_environment(),
+            stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=GIT_SECONDS,
+        ).decode("utf-8", "replace")  # fmt: skip
     return ""
 
 
@@ -210,35 +209,36 @@ def git_runs_foreign_programs(cwd: Path) -> bool:
 
     Listing the names runs nothing. What the user set for all repositories is the user's choice.
     """
-    listed = git(cwd, "config", "--list", "--name-only", "--show-scope", "-z").split("\0")
-    users = ("system", "global", "command")
+    listed, users = [""], ("system", "global", "command")
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        listed = git(cwd, "config", "--list", "--name-only", "--show-scope", "-z").split("\0")
     own = [name for scope, name in zip(listed[:-1:2], listed[1::2]) if scope not in users]
     return not own or any(PROGRAM_KEYS.fullmatch(name) for name in own)
 
 
 def git_facts(root: Path, repo: Path) -> dict[str, Any]:
-    """Return branch, default branch, status, commits and the ignored paths, from four processes."""
-    head = git(root, "symbolic-ref", "refs/remotes/origin/HEAD").strip()
-    facts: dict[str, Any] = {"default_branch": head.rpartition("/")[2] or "-", "recent_commits": []}
-    if git_runs_foreign_programs(root):
-        branch = git(root, "symbolic-ref", "--short", "HEAD").strip()
-        why = "(left out: no git, or this repository's git configuration names a program)"
-        return facts | {"branch": branch or "-", "status": why}
-    shown = git(
-        root, "status", "--porcelain", "-z", "--branch", "--no-renames",
-        "--ignored=matching", "--ignore-submodules=all",
-    )  # fmt: skip
-    branch, *paths = (shown or "## -\0?? (unknown: git status failed)\0").split("\0")[:-1]
-    below = "" if root == repo else root.relative_to(repo).as_posix() + "/"
-    ignored = [path[3:].rstrip("/") for path in paths if path.startswith("!! ")]
-    changed = [visible(path) for path in paths if not path.startswith("!! ")]
-    log = git(root, "log", "-5", "--format=%h %s")
-    return facts | {
-        "branch": branch.removeprefix("## ").removeprefix("No commits yet on ").partition("...")[0],
-        "status": clip("\n".join(changed) or "clean", 1200),
-        "recent_commits": [visible(line)[:100] for line in log.splitlines()],
-        "ignored": frozenset(p.removeprefix(below) for p in ignored if p.startswith(below)),
-    }
+    """Return what four git processes tell of the repository, until the first one takes too long."""
+    facts: dict[str, Any] = {"status": f"(unknown: git took over {GIT_SECONDS:.0f} s)"}
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        head = git(root, "symbolic-ref", "refs/remotes/origin/HEAD").strip()
+        facts["default_branch"] = head.rpartition("/")[2] or "-"
+        if git_runs_foreign_programs(root):
+            why = "(left out: no git, or this repository's git configuration names a program)"
+            branch = git(root, "symbolic-ref", "--short", "HEAD").strip()
+            return facts | {"branch": branch or "-", "status": why}
+        log = git(root, "log", "-5", "--format=%h %s")
+        facts["recent_commits"] = [visible(line)[:100] for line in log.splitlines()]
+        shown = git(
+            root, "status", "--porcelain", "-z", "--branch", "--no-renames",
+            "--ignored=matching", "--ignore-submodules=all",
+        )  # fmt: skip
+        branch, *paths = (shown or "## -\0?? (unknown: git status failed)\0").split("\0")[:-1]
+        changed = [visible(path) for path in paths if not path.startswith("!! ")]
+        ignored = [os.path.relpath(repo / p[3:], root) for p in paths if p.startswith("!! ")]
+        facts["branch"] = re.sub(r"^## (No commits yet on )?|\.\.\..*", "", branch)
+        facts["status"] = clip("\n".join(changed) or "clean", 1200)
+        facts["ignored"] = frozenset(path.replace(os.sep, "/") for path in ignored)
+    return facts
 
 
 def read_document(path: Path, limit: int) -> str:
@@ -1373,15 +1373,17 @@ def missed_patch(path: str, lines: list[str], old: str) -> str:
 
 
 # Running commands. A command is stopped as a whole: the shell, what it started, and what that
-# started in the background and forgot.
+# started in the background and forgot. What leaves its process group (setsid, a daemon) is found on
+# Linux only, where this program adopts the orphans of its commands.
 
 CAPTURE_BYTES = 200_000  # kept of each end of an output while it is read
-SECRET_NAME = re.compile(
-    r"token(?!iz)|secret|passw|passphrase|credential|api_?key|access_?key|private_?key"
-    r"|_key$|_pat$|_pwd$|_auth$|_dsn$|jwt|sshpass|database_url",
-    re.IGNORECASE,
+ADOPT_ORPHANS = 36  # PR_SET_CHILD_SUBREAPER
+SECRET = re.compile(  # in "NAME=value"; the last line is for https://user:password@host
+    r"(?i)^[^=]*(token(?!iz)|secret|passw|passphrase|credential|(api|access|private)_?key|auth_config"
+    r"|jwt|bearer|cookie|webhook|sshpass|connection_string|database_url|_(keys?|pat|pwd|auth|dsn)=)"
+    r"|://[^/\s@]*:[^/\s@]+@"
 )
-DENIED = re.compile(r"permission denied|operation not permitted|errno 13", re.IGNORECASE)
+DENIED = re.compile(r"(?i)permission denied|not permitted|errno 13|out of pty devices")
 
 
 class Capture:
@@ -1401,8 +1403,9 @@ class Capture:
                 self.tail = (self.tail + block[room:])[-self.limit :]
                 self.total += len(block)
 
-    def text(self) -> str:
-        """Return what was read so far, as text for the model."""
+    def text(self, wait: float = 0) -> str:
+        """Return what was read so far, as text for the model, after waiting for the end."""
+        self.thread.join(wait)
         gone = self.total - len(self.head) - len(self.tail)
         middle = f"\n[... {gone} characters left out ...]\n".encode() if gone else b""
         whole = (self.head + middle + self.tail).decode("utf-8", "replace")
@@ -1413,22 +1416,40 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C while a tool ran; the text is what it had said by then."""
 
 
-def stop_group(process: "subprocess.Popen[bytes]") -> None:
-    """Kill a process and all that it started; return when it is gone."""
-    if os.name == "nt":
+def children() -> set[int]:
+    """Return this program's child processes, adopted ones too; empty where /proc tells of none."""
+    found: set[int] = set()
+    for file in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # that thread has just ended
+            found.update(map(int, file.read_text().split()))
+    return found
+
+
+def kill_children(others: set[int]) -> None:
+    """Kill the children but for `others`; each leaves its own to us, so look until none is left."""
+    deadline = time.monotonic() + 2
+    while (left := children() - others) and time.monotonic() < deadline:
+        for pid in left:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, os.WNOHANG)
+
+
+def stop(process: Any, others: set[int]) -> None:
+    """Kill a command and all that it started; `others` are children from before."""
+    if process and os.name == "nt":
         kill = ["taskkill", "/T", "/F", "/PID", str(process.pid)]
         subprocess.run(kill, capture_output=True, check=False)
-    else:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+    done = contextlib.suppress(OSError, AttributeError, subprocess.TimeoutExpired)
+    try:
+        with done:  # AttributeError: no process yet, Ctrl-C came while it was started
             os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(0.3)
-            except subprocess.TimeoutExpired:
-                pass
-            finally:  # also when a second Ctrl-C comes in here
-                os.killpg(process.pid, signal.SIGKILL)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(2)
+            process.wait(0.3)
+    finally:  # also when a second Ctrl-C comes in here
+        with done:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(2)
+        kill_children(others)
 
 
 @dataclass(frozen=True)
@@ -1441,30 +1462,37 @@ class Command:
     argv: list[str] | None = None
 
     def preview(self) -> str:
-        """Return the command, all its lines, and where it runs."""
-        lines = [f"  {visible(line)}" for line in self.text.split("\n")]
-        return "\n".join([*lines, f"  in {visible(str(self.cwd))}, at most {self.timeout} s"])
+        """Return the command, all its lines but for many blank ones, and where it runs."""
+        blanks = re.compile(r"\n([ \t]*\n){4,}|[ \t]{400,}")  # they could push the rest away
+        text = blanks.sub(lambda run: f"\n[... {len(run[0])} blanks ...]\n", self.text)
+        count, where = self.text.count("\n") + 1, f"in {self.cwd}, at most {self.timeout} s"
+        lines = [*text.split("\n"), f"{count} lines {where}" if count > 1 else where]
+        return "\n".join("  " + visible(line) for line in lines)
 
-    def start(self, agent: "MiniAgent") -> "subprocess.Popen[bytes]":
+    def start(self, agent: "MiniAgent", output: IO[bytes]) -> "subprocess.Popen[bytes]":
         """Start it in a session of its own: no terminal, no input, no secrets, confined."""
-        kept = [k for k in os.environ if k in agent.keep_env or not SECRET_NAME.search(k)]
-        env = plain_environment() if self.argv else {name: os.environ[name] for name in kept}
-        own_group: dict[str, Any] = {"start_new_session": True}
-        if os.name == "nt":
-            own_group = {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
+        env = plain_environment() if self.argv else {
+            name: value for name, value in os.environ.items()
+            if name in agent.keep_env or not SECRET.search(f"{name}={value}")
+        }  # fmt: skip
+        with contextlib.suppress(OSError, AttributeError, TypeError):  # on other systems
+            ctypes.CDLL(None).prctl(ADOPT_ORPHANS, 1, 0, 0, 0)
         with agent.confine(self) if agent.confine else contextlib.nullcontext() as prepare_child:
             return subprocess.Popen(
                 self.argv or self.text, shell=not self.argv, cwd=self.cwd, env=env,
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                preexec_fn=prepare_child, **own_group,
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                start_new_session=True, preexec_fn=prepare_child,
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # on Windows
             )  # fmt: skip
 
     def perform(self, agent: "MiniAgent") -> Result:
         """Run it to its end or its timeout; raise Interrupted at Ctrl-C, with what it had said."""
-        started, note, process = time.monotonic(), "", self.start(agent)
-        assert process.stdout is not None
-        output = Capture(process.stdout)
+        started, others, note = time.monotonic(), children(), ""
+        ours, theirs = os.pipe()
+        output, process = Capture(os.fdopen(ours, "rb")), None  # for a Ctrl-C while it is started
         try:
+            with os.fdopen(theirs, "wb") as pipe:
+                process = self.start(agent, pipe)
             process.wait(self.timeout)
             output.thread.join(0.2)  # the shell is gone, but a forgotten child may hold the pipe
         except subprocess.TimeoutExpired:
@@ -1472,17 +1500,17 @@ class Command:
         except KeyboardInterrupt:
             note = "error: interrupted by the user\n"
         finally:  # also at SystemExit, which SIGTERM and SIGHUP raise
-            code = None if note else process.returncode
-            stop_group(process)
-            output.thread.join(1)
+            code = None if note else getattr(process, "returncode", None)
+            stop(process, others)
+        said = output.text(wait=1)
         if note.startswith("error: interrupted"):
-            raise Interrupted(note + output.text())
+            raise Interrupted(note + said)
         seconds = round(time.monotonic() - started, 1)
         head = note or f"exit_code: {code} ({seconds} s)\n"
-        if code and agent.confine and DENIED.search(output.text()):
+        if code and agent.confine and DENIED.search(said):
             head += "[writing outside of the workspace is confined: --allow-write, --sandbox]\n"
         facts = {"exit_code": code, "seconds": seconds, "harmless": self.argv is not None}
-        return Result(head + (output.text() or "(no output)"), facts)
+        return Result(head + (said or "(no output)"), facts)
 
 
 @tool(risky=True, example={"command": "python -m unittest -q", "timeout": 60})
@@ -1496,53 +1524,34 @@ def run_shell(agent: "MiniAgent", command: Filled, timeout: Seconds = 20) -> Pla
 
 # ---- 3d. The gate ----
 #
-# Between a valid call and its effect. `decide` is the whole policy, without input or output, so
-# that its test is the same table.
+# Between a valid call and its effect: one decision, one plan, one question, and only then the deed.
 
 
-class Verdict(Enum):
-    """What the gate says to a call."""
-
-    ALLOW, ASK, DENY = "allow", "ask", "deny"
+Verdict = Enum("Verdict", "ALLOW ASK DENY")  # ASK spares a command that plainly only reads
 
 
-def decide(risky: bool, policy: str, read_only: bool = False, harmless: bool = False) -> Verdict:
-    """Return the verdict for a call; `harmless` marks a command that plainly only reads."""
-    match risky, read_only, policy:
-        case False, _, _:
-            return Verdict.ALLOW  # looking is free
-        case _, True, _:
-            return Verdict.DENY  # a subagent looks and never touches
-        case _, _, "auto":
-            return Verdict.ALLOW
-        case _, _, "ask":
-            return Verdict.ALLOW if harmless else Verdict.ASK
-        case _:
-            return Verdict.DENY  # "never", and whatever we do not know
+def decide(risky: bool, policy: str, read_only: bool = False) -> Verdict:
+    """Return the verdict for a call: the whole policy, without input or output."""
+    if not risky:
+        return Verdict.ALLOW  # looking is free
+    if read_only:
+        return Verdict.DENY  # a subagent looks and never touches
+    return {"auto": Verdict.ALLOW, "ask": Verdict.ASK}.get(policy, Verdict.DENY)
 
 
 def pass_gate(agent: "MiniAgent", tool: Tool, args: dict[str, Any]) -> Result:
     """Run a valid call if policy and human let it; raise Refused or ToolError."""
-    read_only, policy = agent.read_only or agent.plan, agent.approval_policy
-    verdict = decide(tool.risky, policy, read_only)
+    verdict = decide(tool.risky, agent.approval_policy, agent.read_only or agent.plan)
     if verdict is Verdict.DENY:
-        why = (
-            "plan mode is on (/plan turns it off)" if agent.plan else "the mode is --approval never"
-        )
-        why = "a subagent only looks" if agent.read_only else why
+        mode = "plan mode is on (/plan turns it off)" if agent.plan else "--approval never is set"
+        why = "a subagent only looks" if agent.read_only else mode
         raise Refused(f"approval denied for {tool.name}: {why}")
-    if verdict is Verdict.ASK and not tool.plans:
-        approve(agent, tool.name, args, visible(json.dumps(args)))
-    if not tool.plans:
-        agent.tell("call", tool.name)
-    made = tool.run(agent, **args)
-    if not tool.plans:
-        return made if isinstance(made, Result) else Result(str(made))
-    harmless = getattr(made, "argv", None) is not None
-    if decide(tool.risky, policy, read_only, harmless) is Verdict.ASK:
-        approve(agent, tool.name, args, made.preview())
+    plan = tool.run(agent, **args) if tool.plans else None
+    if verdict is Verdict.ASK and getattr(plan, "argv", None) is None:
+        approve(agent, tool.name, args, plan.preview() if plan else visible(json.dumps(args)))
     agent.tell("call", f"{tool.name} {args.get('command', '')}".strip())
-    return made.perform(agent)  # type: ignore[no-any-return]
+    made = plan.perform(agent) if plan else tool.run(agent, **args)
+    return made if isinstance(made, Result) else Result(str(made))
 
 
 def approve(agent: "MiniAgent", name: str, args: dict[str, Any], preview: str) -> None:
@@ -1561,14 +1570,12 @@ def approve(agent: "MiniAgent", name: str, args: dict[str, Any], preview: str) -
         raise Refused(f"approval denied for {name}{reason}")
 
 
-# Which commands run unasked.
-#
-# Someone who is asked about every `ls` soon says yes to everything. So a command that plainly only
-# reads is not asked about, and "plainly" is meant: plain words, a program in the table below, every
-# option in its row, and no other word that could be a path to elsewhere, whatever it is meant as. A
-# list of dangerous commands would fail, since there is always one more spelling; here an unknown
-# spelling costs one question. The words are then executed without a shell, so that nobody reads
-# them differently after us.
+# Which commands run unasked. Someone who is asked about every `ls` soon says yes to everything, so
+# a command that plainly only reads is not asked about: plain words, a program in the table below,
+# every option in its row, and no other word that could be a path to elsewhere, whatever it is meant
+# as. A list of what is dangerous would fail, since there is always one more spelling; here such a
+# one costs a question. The words are then executed without a shell, so that nobody reads them
+# differently after us.
 #
 #     names | what may follow, in any order and number     an indented line goes on with its row
 #
@@ -1606,11 +1613,11 @@ rg | +--no-config -[FHNSUcilnosvw]+ -[FHNSUcilnosvw]*[ABCm]:NUMBER -[egt]:WORD
     --files --glob=WORD --type=WORD --no-heading --color=WORD PATH
 git status | +--ignore-submodules=all -[bs]+ -uWORD --short --branch --porcelain --porcelain=WORD
     --ignored --untracked-files=WORD -- PATH
-git diff | +--ignore-submodules=all --cached --staged --check {DIFF}
-git log, git show | +--submodule=short +--pretty=medium --oneline --graph --decorate --all -n:NUMBER
-    --max-count=NUMBER -[GLS]:WORD -i --grep=WORD --author=WORD --since=WORD --until=WORD --follow
-    --reverse --merges --no-merges --abbrev-commit --date=WORD --format=FORMAT --pretty=FORMAT
-    {DIFF}
+git diff | +--ignore-submodules=all +--relative --cached --staged --check {DIFF}
+git log, git show | +--submodule=short +--pretty=medium +--relative --oneline --graph --decorate
+    --all -n:NUMBER --max-count=NUMBER -[GLS]:WORD -i --grep=WORD --author=WORD --since=WORD
+    --until=WORD --follow --reverse --merges --no-merges --abbrev-commit --date=DATE
+    --format=FORMAT --pretty=FORMAT {DIFF}
 git blame | +--no-textconv -w -L:WORD -- PATH
 git grep | -[EFPchilnvw]+ -[ABC]:NUMBER -e:WORD -- PATH
 git ls-files | -[cdmos]+ --modified --deleted --others --exclude-standard -- PATH
@@ -1621,11 +1628,13 @@ git rev-parse | --short --abbrev-ref --verify --show-toplevel --git-dir --is-ins
 """
 
 # A FORMAT is one of git's own names or a pattern: by any other name the repository may mean "%G?",
-# which starts gpg. A PATH has no plus, since "tail +1f log" would follow the log for ever.
+# which starts gpg. A DATE has no number, since "format:%999999999d" is that long. A PATH has no
+# plus, since "tail +1f log" would follow the log for ever.
 KINDS = {
     "NUMBER": r"[+-]?[0-9]+",
     "LINES": r"[0-9]+(,[0-9]+)?p",
     "WORD": r"[^-\n].*",
+    "DATE": r"[a-z][^0-9\n]*",
     "FORMAT": r"(oneline|short|full|fuller|[^%G\n]*%[^G\n]*)",
     "PATH": r"[^-+\n].*",
 }
@@ -1634,11 +1643,12 @@ KINDS = {
 def table_row(text: str) -> tuple[list[str], str]:
     """Return what we add and the pattern of what may follow, each word closed by a line feed."""
     items = text.split()
-    allowed = "|".join(item for item in items if not item.startswith("+"))
-    allowed = allowed.replace(":", "\n?").replace("_", "\n")
-    for kind, pattern in KINDS.items():
-        allowed = allowed.replace(kind, pattern)
-    return [item[1:] for item in items if item.startswith("+")], f"(({allowed})\n)*"
+    allowed = "|".join(item for item in items if item[0] != "+" and item != "--")
+    pattern = f"(({allowed})\n)*".replace(":", "\n?").replace("_", "\n")
+    pattern += r"(--\n(PATH\n)*)?" * ("--" in items)
+    for kind, form in KINDS.items():
+        pattern = pattern.replace(kind, form)
+    return [item[1:] for item in items if item[0] == "+"], pattern
 
 
 READ_ONLY = {
@@ -1668,22 +1678,15 @@ def read_only_argv(command: str, root: Path) -> list[str] | None:
     name = next((words[:size] for size in (3, 2, 1) if tuple(words[:size]) in READ_ONLY), [])
     added, pattern = READ_ONLY.get(tuple(name), ([], ""))
     rest, is_git = words[len(name) :], name[:1] == ["git"]
-    if not name or not are_harmless(rest, pattern, root):
+    if not name or not re.fullmatch(pattern, "".join(word + "\n" for word in rest)):
+        return None
+    if not all(word.startswith("-") or is_harmless_path(word, root) for word in rest):
         return None
     program = find_program(name[0], root)
-    if program is None or (is_git and git_runs_foreign_programs(root)):
+    leaves = ":" in command and not os.path.lexists(root / ".git")  # HEAD:../x, :/x
+    if program is None or (is_git and (leaves or git_runs_foreign_programs(root))):
         return None
     return [program, *(GIT_OPTIONS if is_git else ()), *name[1:], *added, *rest]
-
-
-def are_harmless(words: list[str], pattern: str, root: Path) -> bool:
-    """Tell whether a row's pattern allows the words and none of them leads elsewhere."""
-    if not re.fullmatch(pattern, "".join(word + "\n" for word in words)):
-        return False
-    # Behind "--" a word with a dash is a path too, and the next line would not look at it.
-    if "--" in words and any(word.startswith("-") for word in words[words.index("--") + 1 :]):
-        return False
-    return all(word.startswith("-") or is_harmless_path(word, root) for word in words)
 
 
 def is_harmless_path(word: str, root: Path) -> bool:
@@ -1691,19 +1694,11 @@ def is_harmless_path(word: str, root: Path) -> bool:
 
     It has to hold for the path as written too: /proc/self/cwd is another folder for every process.
     """
-    try:
-        root = root.resolve()
-        written, real = Path(os.path.normpath(root / word)), Path(os.path.realpath(root / word))
-        if not inside(root, written) or not inside(root, real):
-            return False
-        if any(map(is_protected, [*Path(word).parts, *real.parts[len(root.parts) :]])):
-            return False
-        mode = real.stat().st_mode
-        return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return True  # the program will say so
-    except (OSError, RuntimeError, ValueError):  # RuntimeError: a chain of a thousand links
-        return False
+    with contextlib.suppress(OSError, ValueError, RuntimeError, ToolError):
+        real, written = resolve_path(root.resolve(), word), Path(os.path.normpath(root / word))
+        if inside(root, written) and not any(map(is_protected, Path(word).parts)):
+            return real.is_file() or real.is_dir() or not real.exists()  # the program will say so
+    return False
 
 
 # -- 4. Context reduction and output management ----------------------------------------------------
@@ -3686,17 +3681,18 @@ def run_doctor(agent: MiniAgent) -> int:
 #
 # An approved command can do whatever the user can, and approvals are given by tired people. Linux
 # has a lock for this, Landlock: a process locks itself in, and neither it nor its children get out
-# again. No root, nothing to install. Here it stops writing outside the given folders, and for a
-# command that runs unasked all writing. It stops neither reading nor chmod nor (but for the
-# unasked) the network: with this chapter the agent is safer, not safe.
+# again. Here it stops writing outside the given folders, and for a command that runs unasked all
+# writing. It stops neither reading nor chmod nor (but for the unasked) the network.
 
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446  # the same on all but long dead machines
-ABI_QUERY, PATH_BENEATH, NO_NEW_PRIVILEGES = 1, 1, 38
-# One bit for each kind of access, by version of Landlock: writing, making and removing; moving and
-# linking to another folder; truncating. What is not handled (reading, executing) stays free.
-WRITING, ON_A_FILE = {1: 0x1FF2, 2: 0x3FF2, 3: 0x7FF2}, 0x4002
-# What ordinary programs write to. Not /dev/tty: that is where the human types the answer.
-DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/shm", "/dev/pts", "/dev/ptmx")
+ABI_QUERY, PATH_BENEATH, NO_NEW_PRIVILEGES, RLIMIT_DATA = 1, 1, 38, 2
+# One bit for each kind of access, by version of Landlock: writing, making, removing; moving between
+# folders; truncating; commands to a device, such as typing into a terminal. All else stays free.
+WRITING, ON_A_FILE = (0, 0x1FF2, 0x3FF2, 0x7FF2, 0x7FF2, 0xFFF2), 0xC002
+# What ordinary programs write to. Not /dev/tty, where the human types the answer. It has a second
+# name in /dev/pts, so pseudo-terminals are given only where the agent has no terminal itself.
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/shm", "/dev/ptmx")
+UNASKED_BYTES = 1_000_000_000  # of memory
 
 
 def kernel(function: Any, *args: int | bytes | None) -> int:
@@ -3710,33 +3706,34 @@ def kernel(function: Any, *args: int | bytes | None) -> int:
 
 def landlock_abi() -> int:
     """Return the version of Landlock that this kernel speaks, 0 where there is none."""
-    if sys.platform != "linux":
-        return 0
-    try:
-        library = ctypes.CDLL(None, use_errno=True)
-        return kernel(library.syscall, CREATE_RULESET, None, 0, ABI_QUERY)
-    except (OSError, AttributeError, TypeError):  # the last two: an odd C library
-        return 0
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # an old kernel, an odd C library
+        if sys.platform == "linux":
+            syscall = ctypes.CDLL(None, use_errno=True).syscall
+            return kernel(syscall, CREATE_RULESET, None, 0, ABI_QUERY)
+    return 0
 
 
 @contextlib.contextmanager
 def confined(writable: Sequence[Path] | None, abi: int) -> Iterator[Callable[[], None]]:
     """Yield the `preexec_fn` for a Popen whose process may write only below these folders.
 
-    `None` is for commands that run unasked: they write to /dev/null alone and, as far as the kernel
-    is able, neither use TCP nor signal a process outside.
+    `None` is for commands that run unasked: they write to /dev/null alone, get a gigabyte of memory
+    and, as far as the kernel is able, neither use TCP nor signal a process outside.
     """
     paths = ["/dev/null"] if writable is None else [*DEVICES, *map(str, writable)]
-    rights, tcp, signals = WRITING[min(abi, 3)], 3 * (abi > 3), 3 * (abi > 5)
+    rights, tcp, signals = WRITING[min(abi, 5)], 3 * (abi > 3), 3 * (abi > 5)
     wanted = struct.pack("=QQQ", rights, *((tcp, signals) if writable is None else (0, 0)))
     library = ctypes.CDLL(None, use_errno=True)
-    syscall, prctl = library.syscall, library.prctl
+    syscall, prctl, setrlimit = library.syscall, library.prctl, library.setrlimit
+    memory = struct.pack("@LL", UNASKED_BYTES, UNASKED_BYTES)
 
     def enter() -> None:
         # Runs in the child between fork and exec, where a lock that another thread of the parent
-        # held stays locked for ever: two system calls, nothing to look up. Popen raises our errors.
+        # held stays locked for ever: three system calls, no search. Popen raises our errors.
         kernel(prctl, NO_NEW_PRIVILEGES, 1, 0, 0, 0)  # no setuid program gets fooled by the lock
         kernel(syscall, RESTRICT_SELF, ruleset, 0)
+        if writable is None:
+            setrlimit(RLIMIT_DATA, memory)  # which fails where the limit is lower already
 
     with contextlib.ExitStack() as stack:
         ruleset = kernel(syscall, CREATE_RULESET, wanted, len(wanted), 0)  # a descriptor
@@ -3752,16 +3749,17 @@ def confined(writable: Sequence[Path] | None, abi: int) -> Iterator[Callable[[],
 def choose_sandbox(mode: str, allow_write: Sequence[str]) -> Any:
     """Return what confines commands, None for nothing; raise SessionError if `on` is impossible."""
     abi = landlock_abi() if mode != "off" else 0
-    if not abi and mode == "on":
-        raise SessionError("--sandbox on: this system has no Landlock (Linux 5.13 or newer has)")
-    if not abi and mode == "auto":
-        print("Commands are not confined here: no Landlock (--sandbox).", file=sys.stderr)
-    if not abi:
-        return None
-    import tempfile
+    if abi:
+        import tempfile
 
-    folders = [Path(tempfile.gettempdir()), *map(Path, allow_write)]
-    return lambda plan: confined(None if plan.argv else [plan.cwd, *folders], abi)
+        folders = [tempfile.gettempdir(), *allow_write]
+        folders += [] if any(map(os.isatty, range(3))) else ["/dev/pts"]
+        return lambda plan: confined(None if plan.argv else [plan.cwd, *map(Path, folders)], abi)
+    if mode == "on":
+        raise SessionError("--sandbox on: this system has no Landlock (Linux 5.13 or newer has)")
+    if mode == "auto":
+        print("Commands are not confined here: no Landlock (--sandbox).", file=sys.stderr)
+    return None
 
 
 if __name__ == "__main__":

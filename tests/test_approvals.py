@@ -103,6 +103,36 @@ def test_a_command_is_shown_with_all_its_lines_and_where_it_runs(repo: Path, age
     assert not {"two", "three"} & {path.name for path in repo.iterdir()}
 
 
+LONG = {
+    "touch evil" + "\n" * 101 + "ls": ["touch evil", "[... 101 blanks ...]", "ls", "102 lines"],
+    "touch evil\n" + " \t\n" * 60 + "ls": ["touch evil", "[... 181 blanks ...]", "ls", "62 lines"],
+    "touch evil;" + " " * 5000 + "ls": ["touch evil;", "[... 5000 blanks ...]", "ls", "in "],
+    "touch evil\n" + "# x\n" * 300 + "ls": ["touch evil", *["# x"] * 300, "ls", "302 lines"],
+    "a\n\n\nb": ["a", "", "", "b", "4 lines"],
+}
+
+
+@pytest.mark.parametrize("command", LONG)
+def test_blanks_push_no_line_of_a_command_away_and_its_lines_are_counted(command: str) -> None:
+    shown = mca.Command(command, 20, Path("/work")).preview()
+    lines = [line.strip() for line in shown.splitlines()]
+    assert [line[: len(want)] for line, want in zip(lines, LONG[command])] == LONG[command]
+    assert shown.splitlines()[-1].endswith(f"in {Path('/work')}, at most 20 s")
+    assert max(map(len, shown.splitlines())) < 100
+
+
+VERDICTS = {  # risky, policy, read-only -> what the gate says
+    (False, "ask", False): "allow", (False, "never", True): "allow", (True, "ask", False): "ask",
+    (True, "auto", False): "allow", (True, "never", False): "deny", (True, "ask", True): "deny",
+    (True, "auto", True): "deny", (True, "", False): "deny", (True, "AUTO", False): "deny",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", VERDICTS)
+def test_the_policy_is_a_table(case: tuple[bool, str, bool]) -> None:
+    assert mca.decide(*case).name.lower() == VERDICTS[case]
+
+
 def test_a_command_under_another_argument_name_is_shown_as_it_will_run(agent: Agent) -> None:
     done = agent([call("bash", cmd="touch a.txt; touch b.txt")], stdin="go\nn\n")
     assert "touch a.txt; touch b.txt" in questions(done.err)[0]

@@ -238,6 +238,7 @@ git st   git status; ls   git rev-parse --sq-quote x   git rev-parse --resolve-g
 git log --output=x   git log --output x   git log -p --output=x   git log -p--output=x
 git log --ext-diff   git log -p --ext-diff   git log --textconv   git log --show-signature
 git log --format=%G?   git log --format=%GS   git log --pretty=%GK   git log --pretty=format:%GS
+git log --date=format:%99999999d   git show --date=format:%9Y   git log "--date=format:%d %5000000m"
 git log --format=%+GS   git log "--format=% GS"   git log "--format=%h %GS"
 git log --pretty=evil   git log --format=evil   git log --pretty=ful   git log --pretty evil
 git log --format   git log --pretty=format:%(trailers)   git log -O x   git log -pO x
@@ -320,7 +321,7 @@ git log --oneline main..feature   git log --author=alice --since=yesterday   git
 git log "--format=%h %an %s" -3   git log --pretty=format:%h -5   git log --pretty=oneline
 git log -- src/a.py   git log --follow src/a.py   git log -S main --oneline   git log -Smain
 git log --name-only -2   git log --grep=fix -i   git log -L 1,5:src/a.py
-git log --date=short --reverse   git log -p   git log -p -3 --stat   git diff   git diff --stat
+git log --date=short --reverse   git log --date=format:%Y-%m-%d   git log -p   git log -p -3 --stat   git diff   git diff --stat
 git diff --cached   git diff --staged   git diff HEAD   git diff HEAD^   git diff HEAD^ HEAD
 git diff main..feature   git diff main...feature --stat   git diff src/a.py   git diff -- src/a.py
 git diff HEAD -- src   git diff --name-only   git diff --name-status HEAD^   git diff -U5
@@ -574,6 +575,7 @@ def test_an_absolute_path_inside_the_workspace_may_run(root):
                 "log",
                 "--submodule=short",
                 "--pretty=medium",
+                "--relative",
                 "--no-ext-diff",
                 "--no-textconv",
                 "-1",
@@ -754,6 +756,69 @@ def test_the_hardening_alone_stops_all_but_filters(hostile, command, monkeypatch
     ran = canary.read_text() if canary.exists() else ""
     canary.unlink(missing_ok=True)
     assert not ran
+
+
+@pytest.fixture
+def part(tmp_path):
+    """A workspace that is a folder of its repository; the text "outside" is beside it."""
+    ws = tmp_path.resolve() / "repo" / "ws"
+    ws.mkdir(parents=True)
+    git(ws.parent, "init", "-q", ".")
+    for text in ("one", "two"):
+        (ws / "inside.txt").write_text(f"{text}\n")
+        (ws.parent / "secret").write_text(f"outside {text}\n")
+        git(ws.parent, "add", ".")
+        git(ws.parent, "commit", "-qm", text)
+    (ws / "inside.txt").write_text("three\n")
+    (ws.parent / "secret").write_text("outside three\n")
+    return ws
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["git diff", "git diff HEAD", "git log -p", "git log -p -- .", "git show", "git show HEAD",
+     "git log --stat -p", "git grep outside", "git grep -n inside", "git ls-files", "git status"],
+)  # fmt: skip
+def test_git_shows_of_a_larger_repository_only_the_workspace(part, command):
+    argv = mca.read_only_argv(command, part)
+    assert argv is not None
+    shown = execute(argv, part.parent).stdout.decode()
+    assert "outside" not in shown and ("inside.txt" in shown or "grep" in command)
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["git show HEAD:../secret", "git show HEAD:secret", "git show :secret", "git show :./../secret",
+     "git diff HEAD:secret HEAD:ws/inside.txt", "git grep outside -- :/", "git ls-files :/",
+     "git log -p -- :/", "git log -L:x:../secret", "git log -L1,2:../secret", "git rev-parse HEAD:secret",
+     "git grep outside HEAD:", "git log -p -- ':/secret'", "git diff ../secret"],
+)  # fmt: skip
+def test_names_that_lead_out_of_a_part_of_a_repository_are_asked(part, command):
+    assert mca.read_only_argv(command, part) is None
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs FIFOs")
+@pytest.mark.parametrize(
+    "name", [".git/config", ".git/HEAD", ".git/index", ".git/packed-refs", ".gitignore",
+             ".gitattributes", "ws/.gitignore"],
+)  # fmt: skip
+def test_a_fifo_in_a_repository_costs_the_start_one_short_wait(part, name, monkeypatch):
+    repo = part.parent
+    (part / "inside.txt").write_text("own\n")  # as long as before, so git has to read it
+    (repo / name).unlink(missing_ok=True)
+    os.mkfifo(repo / name)
+    monkeypatch.setattr(MODULE, "GIT_SECONDS", 1.0)
+    began = time.monotonic()
+    snapshot = mca.WorkspaceContext.build(repo)
+    assert 1.0 <= time.monotonic() - began < 1.9
+    assert snapshot.status == "(unknown: git took over 1 s)" and "secret" in snapshot.text()
+
+
+def test_in_a_repository_that_only_waits_git_is_asked(part, monkeypatch):
+    (part.parent / ".git" / "config").unlink()
+    os.mkfifo(part.parent / ".git" / "config")
+    monkeypatch.setattr(MODULE, "GIT_SECONDS", 0.2)
+    assert mca.read_only_argv("git status", part) is None
 
 
 LAZY = {

@@ -117,10 +117,6 @@ INSIDE = {
     "temporary files": 'f=$(mktemp) && echo x > "$f" && rm "$f"',
     "here documents": "cat <<E\nx\nE",
     "reading outside": "cat /etc/passwd ../out/old.txt > copy",
-    "a pseudo-terminal": (
-        '{python} -c "import os, pty; m, s = pty.openpty(); '
-        'os.close(os.open(os.ttyname(s), os.O_RDWR | os.O_NOCTTY))"'
-    ),
     "semaphores": '{python} -c "import multiprocessing as m; m.Lock()"',
     "tests": (
         "printf 'import tempfile, unittest\\nclass T(unittest.TestCase):\\n def test(self):"
@@ -133,6 +129,41 @@ INSIDE = {
     ),
     "a virtual environment": "{python} -m venv --without-pip env && env/bin/python -c 'print(1)'",
 }
+
+
+PTYS = {
+    "openpty": (
+        '{python} -c "import os, pty; m, s = pty.openpty(); '
+        'os.close(os.open(os.ttyname(s), os.O_RDWR | os.O_NOCTTY))"'
+    ),
+    "spawn": "{python} -c \"import pty; pty.spawn(['tty'])\"",
+    "script": "script -qec 'stty -a' /dev/null",
+}
+
+
+@pytest.mark.parametrize("what", PTYS)
+@pytest.mark.parametrize("given", [True, False])
+def test_pseudo_terminals_work_where_their_folder_is_given(place, what, given):
+    if what == "script" and not shutil.which("script"):
+        pytest.skip("script is not installed")
+    writable = ("ws", "/dev/pts") if given else ("ws",)
+    code, output = run(place, PTYS[what].format(python=sys.executable), writable)
+    assert (code == 0) == given, output
+    assert given or mca.DENIED.search(output)
+
+
+@pytest.mark.skipif(ABI < 5, reason="this kernel's Landlock (before ABI 5) knows no ioctl")
+def test_a_terminal_opened_for_reading_cannot_be_typed_into(place):
+    master, slave = os.openpty()
+    try:
+        read = f"import fcntl, os; t = os.open({os.ttyname(slave)!r}, os.O_RDONLY | os.O_NOCTTY)"
+        ask = f"{read}; fcntl.ioctl(t, {0x5412}, b'y')"  # TIOCSTI
+        code, output = run(place, f'{sys.executable} -c "{ask}"')
+        assert code != 0 and "PermissionError" in output
+        assert run(place, f'{sys.executable} -c "{read}"')[0] == 0
+    finally:
+        os.close(master)
+        os.close(slave)
 
 
 @pytest.mark.parametrize("what", INSIDE)

@@ -127,6 +127,7 @@ def test_exit_code_duration_and_output_come_back(server: OllamaServer, agent: Ag
 
 
 SECRETS = [
+    *("DOCKER_AUTH_CONFIG", "AZURE_STORAGE_CONNECTION_STRING", "SLACK_WEBHOOK_URL", "APP_KEYS"),
     *("GITHUB_TOKEN", "HF_TOKEN", "OPENAI_API_KEY", "apikey", "AWS_SECRET_ACCESS_KEY", "MYSQL_PWD"),
     *("AWS_SESSION_TOKEN", "DB_PASSWORD", "PGPASSWORD", "GPG_PASSPHRASE", "SSH_PRIVATE_KEY"),
     *("GOOGLE_APPLICATION_CREDENTIALS", "AZURE_CLIENT_SECRET", "STRIPE_KEY", "GITLAB_PAT"),
@@ -139,10 +140,12 @@ def test_secrets_in_the_environment_are_not_passed_on_unless_named(
     server: OllamaServer, agent: Agent
 ) -> None:
     env = {name: f"value-of-{name.lower()}-end" for name in SECRETS + HARMLESS}
+    env |= {"REDIS_URL": "redis://:pass@host/0", "PIP_INDEX_URL": "https://me:pass@host/simple"}
     kept = ["HF_TOKEN", "DB_PASSWORD"]
     agent([shell("env")], *(f"--keep-env={name}" for name in kept), env=env)
     passed = [name for name in env if env[name] in result(server)]
     assert passed == [*kept, *HARMLESS]
+    assert "pass@host" not in result(server)
 
 
 # Stopped as a whole
@@ -170,12 +173,65 @@ def test_a_forgotten_child_in_the_background_ends_with_its_command(
     all_gone(root)
 
 
-def test_a_child_in_a_session_of_its_own_that_holds_the_pipe_holds_nobody_up(
-    server: OllamaServer, agent: Agent
+# A daemon with a daemon of its own: two sessions that nobody waits for.
+DAEMONS = """python3 -c "
+import os, time
+if not os.fork():
+    os.setsid()
+    if not os.fork():
+        os.setsid()
+    print(os.getpid(), file=open('pids', 'a'))
+    time.sleep(100)
+"; until [ $(wc -l < pids) = 2 ]; do sleep 0.01; done; echo begun; touch started"""
+
+
+@pytest.mark.parametrize("then", ["", "; sleep 100"], ids=["end", "timeout"])
+def test_a_child_in_a_session_of_its_own_holds_nobody_up_and_does_not_outlive_its_command(
+    root: Path, server: OllamaServer, agent: Agent, then: str
 ) -> None:
-    leave = 'python3 -c "import os, time; os.fork() or (os.setsid(), time.sleep(100))"; echo begun'
-    done = agent([shell(leave, timeout=60)], timeout=20)
+    (root / "pids").touch()
+    done = agent([shell(DAEMONS + then, timeout=3 if then else 60)], timeout=20)
     assert done.code == 0 and "begun" in result(server)
+    if sys.platform == "linux":
+        all_gone(root)
+
+
+@linux
+@pytest.mark.parametrize("how", ["one Ctrl-C", "two Ctrl-C", "SIGTERM"])
+def test_a_child_in_a_session_of_its_own_does_not_outlive_an_interruption(
+    root: Path, server: OllamaServer, terminal: OpenTerminal, how: str
+) -> None:
+    (root / "pids").touch()
+    stay = "; trap 'touch asked' TERM; while :; do sleep 100 & wait; done"
+    server.script([shell(DAEMONS + stay, timeout=100), DONE])
+    with terminal("--cwd", root, "--host", server.url, "--approval", "auto") as term:
+        term.expect("> ")
+        term.line("go")
+        until((root / "started").exists, "the command has not started")
+        if how == "SIGTERM":
+            term.process.terminate()
+            assert term.wait() == 143
+        else:
+            term.ctrl_c()
+            if how == "two Ctrl-C":
+                until((root / "asked").exists, "the command was not asked to stop")
+                term.send("\x03")
+            term.expect("interrupted")
+            term.expect("> ")
+        all_gone(root)
+
+
+@linux
+def test_other_children_of_the_program_are_left_alone(root: Path) -> None:
+    class Agent:
+        keep_env: Any = ()
+        confine = None
+
+    with subprocess.Popen(["sleep", "100"]) as other:
+        said = mca.Command("echo begun; setsid sleep 100 &", 20, root).perform(Agent()).text  # type: ignore[arg-type]
+        assert "begun" in said and runs(other.pid)
+        assert mca.children() == {other.pid}
+        other.kill()
 
 
 MEASURE = """
@@ -197,6 +253,19 @@ def test_endless_output_costs_a_few_megabytes(server: OllamaServer, agent: Agent
         assert ("timeout of 1 s" in result(server)) == (command == endless)
         assert ("left out" in result(server)) == (command != "echo y")
     assert max(peaks) < peaks[0] + 10_000_000, peaks
+
+
+@linux
+def test_a_command_that_runs_unasked_has_no_more_than_a_gigabyte(
+    root: Path, server: OllamaServer, run: Run
+) -> None:
+    with open(root / "big", "wb") as file:
+        file.truncate(3_000_000_000)
+    server.script([shell("sort big")], then=DONE)
+    argv = [sys.executable, "-c", MEASURE, sys.executable, PROGRAM]
+    done = run("--cwd", root, "--host", server.url, "go", argv=argv)
+    assert int(done.out.rpartition("peak ")[2]) < 1_100_000_000
+    assert "exit_code: 2" in result(server)
 
 
 # Ctrl-C
@@ -419,6 +488,42 @@ def test_without_the_sandbox_a_command_writes_where_its_user_may(
 ) -> None:
     done = agent([shell(OUTSIDE)], "--sandbox", "off")
     assert (out / "file").exists() and "confined" not in done.err
+
+
+# Draws on the terminal of the agent, then types a request and a yes into it.
+FORGE = """
+import fcntl, os, sys
+for flags in (os.O_WRONLY, os.O_RDONLY):
+    try:
+        tty = os.open(sys.argv[1], flags | os.O_NOCTTY)
+        if flags == os.O_WRONLY:
+            os.write(tty, b"FORGED" + b" LINE")
+        else:
+            [fcntl.ioctl(tty, 0x5412, bytes([key])) for key in b"typed by the command\\n"]
+    except OSError as error:
+        print(error)
+"""
+
+
+@landlock
+@pytest.mark.parametrize("flags", [[], ["--sandbox", "off"]], ids=["confined", "free"])
+def test_a_command_neither_draws_on_the_humans_terminal_nor_types_into_it(
+    root: Path, server: OllamaServer, terminal: OpenTerminal, flags: list[str]
+) -> None:
+    (root / "forge.py").write_text(FORGE)
+    with terminal("--cwd", root, "--host", server.url, "--approval", "auto", *flags) as term:
+        name = os.readlink(f"/proc/{term.process.pid}/fd/0")
+        server.script([shell(f"python3 forge.py {name}")], then=DONE)
+        term.expect("> ")
+        term.line("go")
+        term.expect("all said")
+        assert ("FORGED LINE" in term.raw) == bool(flags)
+        if not flags and mca.landlock_abi() >= 5:
+            term.expect("> ")
+            term.line("the human's request")
+            term.expect("all said")
+            assert result(server, 1).count("Permission denied") == 2
+            assert "typed by the command" not in term.raw + server.prompts[-1]
 
 
 NO_LANDLOCK = """
