@@ -7,6 +7,7 @@ import re
 import stat
 import sys
 import threading
+import time
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -30,9 +31,9 @@ except ImportError:
 keys = pytest.mark.skipif(not GNU, reason="this Python has no GNU readline")
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX file modes")
 
-PROMPT = re.compile(r"(?:^|[\r\n])> ")
+PROMPT = re.compile(r"(?:^|[\r\n])(?:plan)?> ")
 ANSWERED = re.compile(r"[\r\n]done\n(?:.*\n)?[\r\n]?> ")
-QUESTION = "its reason: "
+QUESTION = "or why not: "
 UP, LEFT, CTRL_A, CTRL_E, CTRL_R, CTRL_W = "\x1b[A", "\x1b[D", "\x01", "\x05", "\x12", "\x17"
 SGR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -418,12 +419,14 @@ def test_plan_mode_changes_nothing_and_its_end_keeps_conversation_and_cache(
         call("read_file", path="calc.py"), write, "<final>the plan</final>", write, DONE,
         args=("--approval=auto",),
     )  # fmt: skip
-    assert "on" in say(tty, "/plan")
-    assert "the plan" in say(tty, "add a file")
+    assert "on" in say(tty, "/plan") and tty.screen().endswith("\nplan>")
+    shown = say(tty, "add a file")
+    assert "the plan" in shown and "/plan" in shown.rpartition("the plan")[2]
+    assert "plan mode is on (/plan turns it off)" in shown
     assert not (repo / "new.txt").exists()
     assert ["plan" in prompt.rpartition("request:")[2] for prompt in server.prompts] == [True] * 3
-    assert "off" in say(tty, "/plan")
-    say(tty, "do it")
+    assert "off" in say(tty, "/plan") and tty.screen().endswith("\n>")
+    assert "/plan" not in say(tty, "do it")
     assert (repo / "new.txt").exists()
     assert "plan mode" not in server.prompts[3].rpartition("request:")[2]
     bodies = [prompt.rpartition("Current user request:")[0] for prompt in server.prompts]
@@ -441,6 +444,9 @@ def test_model_lists_what_is_pulled_and_switches_within_the_session(
         say(tty, "first")
         shown = say(tty, "/model")
         assert "* qwen3.5:4b" in shown and "\n  other:1b" in shown
+        refused = say(tty, "/model nope")
+        assert "qwen3.5:4b, other:1b" in refused and "ollama pull nope" in refused
+        assert "* qwen3.5:4b" in say(tty, "/model")
         assert "other:1b" in say(tty, "/model other:1b")
         assert "* other:1b" in say(tty, "/model")
         say(tty, "second")
@@ -475,7 +481,8 @@ def test_raising_the_approval_mode_asks_once_and_lowering_it_does_not(
     assert "never" in say(tty, "/approval never")
     say(tty, "write it")
     assert not (repo / "new.txt").exists()
-    assert "never, ask, auto" in say(tty, "/approval anything")
+    wrong = say(tty, "/approval anything")
+    assert "no mode anything" in wrong and "never, ask, auto" in wrong
 
 
 def test_sessions_are_listed_and_resumed_by_the_beginning_of_their_id(
@@ -487,15 +494,22 @@ def test_sessions_are_listed_and_resumed_by_the_beginning_of_their_id(
         asked = [{"role": "user", "content": f"{text} of {name[-8]}"} for text in ("one", "two")]
         path = repo / ".mini-coding-agent" / "sessions" / f"{name}.json"
         path.write_text(json.dumps({"id": name, "history": asked}))
+    broken = "20260101-000003-abcdef"
+    (path.parent / f"{broken}.json").write_text("{")
     tty = talk(cols=120)
     say(tty, "a third one")
     shown = say(tty, "/sessions")
-    assert re.search(rf"{old[0]} +0 min +2 +one of 1\n", shown)
-    assert "a third one" in shown and shown.index("a third one") < shown.index(old[0])
+    assert re.search(rf"\n  {old[0]} +0 min ago +2 requests, the first: one of 1\n", shown)
+    assert re.search(rf"\n  session {broken} cannot be read: it is not JSON\n", shown)
+    assert re.search(r"\n\* \S+ +0 min ago +1 request, the first: a third one\n", shown)
+    assert shown.index("a third one") < shown.index(old[0])
+    unnamed = say(tty, "/resume")
+    assert old[0] in unnamed and "/resume ID" in unnamed
+    assert old[0] not in say(tty, "/session")
     assert "type more" in say(tty, "/resume 20260101-0000")
     assert "no session" in say(tty, "/resume 2025")
     assert "not a session id" in say(tty, "/resume ../../etc")
-    assert old[1] in say(tty, "/resume 20260101-000002")
+    assert "2 requests, the last: two of 2" in say(tty, "/resume 20260101-000002")
     assert old[1] in say(tty, "/session")
     say(tty, "go on")
     assert "two of 2" in server.prompts[-1] and "a third one" not in server.prompts[-1]
@@ -539,12 +553,14 @@ def test_memory_and_session_show_what_is_there(talk: Talk, repo: Path) -> None:
 # Ctrl-C, Ctrl-D
 
 
+@keys
 def test_ctrl_c_at_the_prompt_drops_the_line(talk: Talk, repo: Path) -> None:
     tty = talk()
-    tty.send("half a line")
-    tty.expect("half a line")
-    tty.ctrl_c()
-    assert "once more" in tty.expect(PROMPT)
+    for text in ("half a line", "another"):
+        tty.send(text)
+        tty.expect(text)
+        tty.ctrl_c()
+        assert "once more" not in tty.expect(PROMPT)
     say(tty, "a whole one")
     assert requests(repo) == ["a whole one"] and tty.process.poll() is None
 
@@ -552,16 +568,52 @@ def test_ctrl_c_at_the_prompt_drops_the_line(talk: Talk, repo: Path) -> None:
 def test_ctrl_c_twice_at_the_prompt_leaves(talk: Talk) -> None:
     tty = talk()
     tty.ctrl_c()
-    tty.expect(PROMPT)
+    assert "once more" in tty.expect(PROMPT)
+    say(tty, "hello")
+    tty.ctrl_c()
+    assert "once more" in tty.expect(PROMPT)
     tty.ctrl_c()
     assert tty.wait() == 130 and "Traceback" not in tty.plain
+    assert tty.plain.endswith("\n") and tty.cursor()[1] == 0
 
 
 def test_ctrl_d_leaves_with_the_code_of_the_last_request(talk: Talk) -> None:
     tty = talk()
     say(tty, "hello")
     tty.eof()
-    assert tty.wait() == 0
+    assert tty.wait() == 0 and tty.cursor()[1] == 0
+
+
+def test_ctrl_d_at_a_question_is_a_no_and_the_next_line_is_one_of_its_own(
+    talk: Talk, repo: Path
+) -> None:
+    tty = talk(call("write_file", path="new.txt", content="new\n"))
+    tty.line("write")
+    tty.expect(QUESTION)
+    tty.eof()
+    assert "\n- write_file new.txt: denied\n" in tty.expect(ANSWERED)
+    assert not (repo / "new.txt").exists()
+
+
+def test_ctrl_c_at_a_question_and_in_a_command_stand_on_lines_of_their_own(
+    talk: Talk, repo: Path
+) -> None:
+    begun = repo / "begun"
+    command = f'"{sys.executable}" -c "open({str(begun)!r}, \'w\'); import time; time.sleep(60)"'
+    tty = talk(call("run_shell", command=command, timeout=60), cols=300)
+    tty.line("run")
+    tty.expect(QUESTION)
+    tty.ctrl_c()
+    assert "\ninterrupted\n" in tty.expect(PROMPT)
+    tty = talk(call("run_shell", command=command, timeout=60), args=("--approval=auto",), cols=300)
+    tty.line("run")
+    tty.expect("Ctrl-C stops it")
+    for _ in range(1000):
+        time.sleep(0 if begun.exists() else 0.01)
+    tty.ctrl_c()
+    shown = tty.expect(PROMPT)
+    assert re.search(r"- run_shell .*: interrupted by the user\n", shown)
+    assert "\ninterrupted\n" in shown and re.search(r"ran .*\(stopped\)", shown)
 
 
 def test_ctrl_c_while_the_model_writes_ends_the_request_and_not_the_program(
@@ -614,6 +666,24 @@ def test_a_streamed_answer_stands_there_once(talk: Talk) -> None:
     assert "final" not in tty.plain and "hm" not in tty.screen(history=True).split("\n")
 
 
+def test_what_follows_half_an_answer_begins_a_line(talk: Talk) -> None:
+    tty = talk(Reply("<final>Half an answer</final>", drop_after=17), "<final>whole</final>")
+    shown = say(tty, "tell me")
+    assert "\nHalf an an\n[notice] " in shown
+    assert "\nwhole\n" in shown
+
+
+def test_what_a_subagent_answers_is_not_streamed(talk: Talk) -> None:
+    replies = [call("delegate", task="look"), "<final>It prints hi</final>"]
+    shown = say(talk(*replies, "<final>the answer</final>"), "ask it")
+    assert "It prints hi" not in shown and shown.count("the answer") == 1
+
+
+def test_json_is_not_streamed_to_a_terminal_either(talk: Talk) -> None:
+    tty = talk("<final>the answer</final>", args=("--output=json",))
+    assert say(tty, "tell me").count("the answer") == 1
+
+
 PHASES = {
     "loading": (Reply(DONE, hang=0.4), {}),
     "reading": (Reply(DONE, hang=0.4), {"qwen3.5:4b": 16384}),
@@ -648,7 +718,7 @@ def test_the_live_line_names_the_phase_and_leaves_nothing_behind(
 def test_the_live_line_names_the_tool_that_runs(talk: Talk, tmp_path: Path) -> None:
     tty = talk(waiting(tmp_path / "go"), args=("--approval=auto",))
     tty.line("work")
-    tty.expect(re.compile(r"\rrunning run_shell "))
+    assert not re.search(r" \d+ s", tty.expect(re.compile(r"\rrunning run_shell .*\)")))
     (tmp_path / "go").touch()
     tty.expect(PROMPT)
     assert "running" not in tty.screen(history=True)
@@ -686,7 +756,7 @@ def test_a_resize_while_it_works_fits_the_live_line_and_the_next_prompt(
 CALLS = {
     "list_files": (call("list_files"), r"\d+ entries"),
     "read_file": (call("read_file", path="calc.py"), "1 to 6"),
-    "search": (call("search", pattern="return"), "3 matches"),
+    "search": (call("search", pattern="return", path="."), "3 matches"),
     "patch_file": (
         call("patch_file", path="calc.py", old_text="a - b", new_text="0\n"), r"\+2 -1",
     ),
@@ -701,6 +771,53 @@ def test_each_call_is_one_line_with_its_result_in_brief(talk: Talk) -> None:
     assert len(lines) == len(CALLS)
     for (name, (_, brief)), line in zip(CALLS.items(), lines):
         assert re.search(rf"- {name} .*: .*{brief}", line)
+    assert "- search return in .: 3 matches" in lines
+
+
+ASKED = {
+    "write_file": (
+        call("write_file", path="pkg/new.py", content="a = 1\n" * 60),
+        "write_file pkg/new.py. Allow? y(es), a(lways write_file), or why not: ",
+    ),
+    "patch_file": (
+        call("patch_file", path="calc.py", old_text="a + b", new_text="b + a"),
+        "patch_file calc.py. Allow? y(es), a(lways patch_file), or why not: ",
+    ),
+    "run_shell": (
+        call("run_shell", command="make && make test PATTERN=everything"),
+        "run_shell make && m...erything. Allow? y(es), a(lways this command), or why not: ",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_the_question_names_call_and_file_on_one_line(talk: Talk, name: str) -> None:
+    reply, question = ASKED[name]
+    tty = talk(reply, cols=85)
+    tty.line("work")
+    tty.expect(QUESTION)
+    assert tty.screen().split("\n")[-1] == question.rstrip()
+    assert "\n- " + name in say(tty, "no, use tabs") and "denied: no, use tabs" in tty.plain
+
+
+def test_a_question_is_one_line_at_eighty_columns(talk: Talk) -> None:
+    tty = talk(call("write_file", path="a/long/path/to/" + "some" * 30 + ".py", content="x\n"))
+    tty.line("work")
+    tty.expect(QUESTION)
+    line = tty.screen().split("\n")[-1]
+    assert line.startswith("write_file a/lo") and line.endswith("why not:") and len(line) < 80
+
+
+def test_the_summary_leaves_out_the_time_of_the_questions(talk: Talk) -> None:
+    tty = talk(call("write_file", path="new.txt", content="new\n"))
+    tty.line("write")
+    tty.expect(QUESTION)
+    time.sleep(1.5)
+    tty.line("y")
+    shown = tty.expect(PROMPT)
+    seconds = re.search(r"1 step, (\d+\.\d) s", shown)
+    assert seconds and float(seconds[1]) < 1.2
+    assert "/undo takes the changes to files back" in shown
 
 
 WIDE = "数据/表格 😀" * 20
@@ -744,6 +861,22 @@ def test_the_box_of_the_welcome_is_a_box(
     assert len(box) >= 9 and box[0] == box[-1] and set(box[0]) == {"+", "-"}
     assert {columns(line) for line in box} == {len(box[0])} and len(box[0]) <= cols
     assert all(line.endswith((" |", "-+")) for line in box)
+
+
+def test_a_narrow_terminal_gets_the_lines_without_the_box(talk: Talk) -> None:
+    shown = talk(cols=36).screen()
+    assert "+--" not in shown and "model      qwen3.5:4b" in shown
+    assert all(columns(line) <= 36 for line in shown.split("\n"))
+
+
+def test_the_welcome_says_what_was_resumed_and_that_plan_mode_is_on(talk: Talk) -> None:
+    tty = talk()
+    assert "resumed" not in tty.screen() and "branch" not in tty.screen()
+    for text in ("one", "mend sub()"):
+        say(tty, text)
+    tty = talk(args=("--resume=latest", "--plan"))
+    assert "resumed    2 requests, the last: mend sub()" in tty.screen()
+    assert "approval   ask, plan mode" in tty.screen() and tty.screen().endswith("plan>")
 
 
 def test_notices_are_dim_and_errors_red(talk: Talk) -> None:

@@ -18,7 +18,7 @@ import mini_coding_agent as mca
 from conftest import OpenTerminal, Run, Spawn
 from ollama_replies import shell
 from ollama_server import OllamaServer, Reply
-from program import START, start_after
+from program import PROGRAM, START, start_after
 from terminal import Terminal
 
 pytestmark = pytest.mark.skipif(

@@ -20,7 +20,7 @@ import mini_coding_agent as mca
 from conftest import FILES, Run, Spawn
 from ollama_replies import call, shell, write
 from ollama_server import OllamaServer, Reply
-from program import at_most, without_root
+from program import PROGRAM, at_most, without_root
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX modes, links and commands")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
