@@ -1338,9 +1338,9 @@ def patch_file(agent: "MiniAgent", path: Filled, old_text: Filled, new_text: Con
         places.append(str(text.count("\n", 0, spot) + 1))
         spot = text.find(old, spot + 1)  # it may overlap the one before
     if len(places) > 1:
-        times = "many" if spot >= 0 else len(places)
-        where = f"{times} times in {path} (lines {', '.join(places)})"
-        raise ToolError(f"old_text occurs {where}; add lines around it")
+        times, where = "many" if spot >= 0 else len(places), ", ".join(places)
+        said = f"old_text occurs {times} times in {path} (lines {where})"
+        raise ToolError(f"{said}; add lines around it")
     if not places:
         raise ToolError(f"old_text not found{missed_patch(path, lines, old_text)}")
     if old == new:
@@ -1862,7 +1862,7 @@ def fit_prompt(agent: "MiniAgent", request: str, budget: int, at_once: bool = Fa
 # saved after every event, so that a crash, a kill or an empty battery costs one step at most.
 # INVARIANT: killed at any moment, the file on disk is a session that loads.
 
-SESSION_VERSION, SESSION_BYTES = 1, 64_000_000
+SESSION_VERSION, SESSION_BYTES, UNDO_BYTES = 1, 64_000_000, 200_000_000
 SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
 # What events, their facts included, and undo records look like: here, values stand for types.
 EVENT = {"role": "tool", "content": "# a.py, lines 1 to 9 of 9", "name": "read_file", "args": {},
@@ -1934,8 +1934,8 @@ def fits(fold: Any, undo: Any, count: int) -> bool:
     fresh = asdict(Fold())
     if not is_like(fold, fresh) or not is_like(undo, [UNDO_RECORD]):
         return False
-    newest = max((record["request"] for record in undo), default=-1)
-    return len(fold) == len(fresh) and 0 <= fold["at"] < max(count, 1) and newest < count
+    known = len(fold) == len(fresh) and all(record["request"] < count for record in undo)
+    return known and 0 <= fold["at"] < max(count, 1)
 
 
 def check_session(session: Any, name: str) -> dict[str, Any]:
@@ -2053,8 +2053,6 @@ class SessionStore:
 # Undo. Before a request first changes a file, its bytes are kept below the state folder and the
 # session gets an UNDO_RECORD. The conversation goes back with the files.
 
-UNDO_BYTES = 200_000_000
-
 
 def digest(data: bytes) -> str:
     """Return a name for these bytes, as good as the bytes themselves."""
@@ -2081,8 +2079,8 @@ def keep_for_undo(agent: "MiniAgent", change: Change) -> None:
     """Save what a change takes to be undone; this is on disk before the file is touched."""
     if agent.session_store is None:
         return
-    name, known = change.name, newest_records(agent.session)
-    record = next((old for old in known if old["file"] == name), None)
+    name, records = change.name, newest_records(agent.session)
+    record = next((old for old in records if old["file"] == name), None)
     if not record:
         record = {
             "request": request_index(agent.session["history"]), "file": name,
