@@ -2896,10 +2896,9 @@ class MiniAgent:
 # anything: it shows what the loop tells, asks what the gate wants to know, and reads the next
 # request. Where there is no terminal there are no colours, no live line and no waiting for keys.
 
-STYLES = {"accent": "36", "dim": "2", "red": "31", "green": "32"}
+STYLES = {"accent": "36", "dim": "2", "red": "31"}
 ANSWER = re.compile(r"\s*<final>\s*", re.IGNORECASE)
 DENIAL = re.compile(r"approval denied for \w+(: the user says)?")
-ALWAYS = {"run_shell": "this command", "/approval": "the same"}  # what an a(lways) allows
 
 
 def width(text: str) -> int:
@@ -2938,6 +2937,8 @@ class Screen:
     def say(self, text: str, style: str = "") -> None:
         """Print a line of progress; control characters in it are spelt out."""
         self.quiet()
+        if self.color and style in ("dim", "red"):  # prose; what is accented or plain has its lines
+            text = textwrap.fill(text, shutil.get_terminal_size().columns, break_long_words=False)
         print(self.paint(visible(text, "\n\t"), style), file=sys.stderr, flush=True)
 
     def tell(self, kind: str, what: Any) -> None:
@@ -3028,7 +3029,7 @@ class Screen:
 
         The question itself names call and file, because a long preview has scrolled away.
         """
-        colors = {"+": "green", "-": "red", "@": "accent"} if name != "run_shell" else {}
+        colors = {"+": "accent"} if name != "run_shell" else {}
         lines = preview.split("\n")
         self.say(f"{name} would do this:", "accent")
         for line in lines:
@@ -3039,7 +3040,9 @@ class Screen:
 
                 termios.tcflush(sys.stdin, termios.TCIFLUSH)  # keys hit before the question
         what = next((line[4:] for line in lines if line.startswith("+++ ")), lines[0].strip())
-        rest = f". Allow? y(es), a(lways {ALWAYS.get(name, name)}), or why not: "
+        always = "this command" if name == "run_shell" else name
+        keys = "y(es) or no" if name[0] == "/" else f"y(es), a(lways {always}), or why not"
+        rest = f". Allow? {keys}: "
         room = shutil.get_terminal_size().columns - len(name + rest) - 5
         question = self.paint(f"{name} {shorten(what, max(room, 12))}{rest}", "accent")
         print(question, end="", file=sys.stderr, flush=True)
@@ -3092,14 +3095,14 @@ def summary(run: Run, waited: float = 0) -> str:
     return ", ".join(filter(None, parts))
 
 
-def describe(session: dict[str, Any], which: int = -1) -> str:
+def describe(session: dict[str, Any], which: int = -1, room: int = 50) -> str:
     """Return how many requests a session has and its last or first one; empty if it has none."""
     asked = [event["content"] for event in session["history"] if event["role"] == "user"]
     if not asked:
         return ""
-    text = shorten(visible(" ".join(asked[which].split())), 50)
+    text = shorten(visible(" ".join(asked[which].split())), room)
     many = f"{len(asked)} request{'s' * (len(asked) != 1)}"
-    return f"{many}, the {'last' if which else 'first'}: {text}"
+    return f"{many}, {'last' if which else 'first'}: {text}"
 
 
 def build_welcome(agent: MiniAgent, model: str, host: str) -> str:
@@ -3146,7 +3149,7 @@ def show_help(agent: MiniAgent, argument: str) -> str:
     for run in dict.fromkeys(COMMANDS.values()):
         names = ", ".join(name for name, other in COMMANDS.items() if other is run)
         lines.append(f"{names:<15} {run.__doc__}")
-    lines += ['Several lines: between """ and """, or end a line with \\. @path attaches a file.']
+    lines += ['Several lines: between """ lines, or end a line with \\. @path attaches a file.']
     return "\n".join([*lines, "Ctrl-C ends a request, Ctrl-D leaves."])
 
 
@@ -3156,7 +3159,7 @@ command("/memory", text="Show the task, the last files and the last notes.")(
 command("/diff", text="Show what this session's tools changed.")(
     lambda agent, argument: session_diff(agent) or "This session changed nothing."
 )
-command("/undo", text="Take back the last request: its changes to files, and the conversation.")(
+command("/undo", text="Take back the last request: its changes, and the conversation.")(
     lambda agent, argument: undo_request(agent)
 )
 command("/session", text="Show the session's id and its file.")(
@@ -3169,7 +3172,7 @@ command("/exit", "/quit", text="Leave; the session is saved already.")(lambda ag
 
 @command("/context")
 def show_context(agent: MiniAgent, argument: str) -> str:
-    """Show what fills the window; `/context full` prints the next prompt."""
+    """Show what fills the window; `/context full` the whole prompt."""
     window, reused = agent.window, agent.run.reused
     agent.run, run = Run(), agent.run  # the next request begins with all of its steps
     prompt, agent.run = agent.prompt(agent.session["memory"]["task"]), run
@@ -3201,7 +3204,7 @@ def fold_now(agent: MiniAgent, argument: str) -> str:
 
 @command("/plan")
 def toggle_plan(agent: MiniAgent, argument: str) -> str:
-    """Look, don't touch: the answer is a plan; again to leave plan mode."""
+    """Look, don't touch, answer with a plan; again to leave this mode."""
     agent.plan = argument == "on" or (argument != "off" and not agent.plan)
     return f"Plan mode is {'on: nothing is changed' if agent.plan else 'off'}."
 
@@ -3214,8 +3217,8 @@ def change_model(agent: MiniAgent, argument: str) -> str:
     if not argument:
         return "\n".join(f"{' *'[name == client.model]} {name}" for name in names)
     if argument not in names and f"{argument}:latest" not in names:
-        there = f"there are {', '.join(names) or 'none'}"
-        return f"No model {argument} here; {there}. `ollama pull {argument}` gets it."
+        there = f"No model {argument} here, but: {', '.join(names) or 'none'}"
+        return f"{there}. `ollama pull {argument}` gets it."
     client.model = argument
     agent.window = Window(client.num_ctx, agent.max_new_tokens)
     return f"The model is {argument} now."
@@ -3223,15 +3226,17 @@ def change_model(agent: MiniAgent, argument: str) -> str:
 
 @command("/approval")
 def change_approval(agent: MiniAgent, argument: str) -> str:
-    """Name the approval mode; `/approval MODE` changes it to ask, auto or never."""
-    modes, before = ["never", "ask", "auto"], agent.approval_policy
-    if argument not in modes:
+    """Name the approval mode; `/approval MODE` changes it."""
+    modes = ["never: nothing risky runs", "ask: I am asked first", "auto: everything runs unasked"]
+    names, before = [mode.partition(":")[0] for mode in modes], agent.approval_policy
+    if argument not in names:
         unknown = f"There is no mode {argument}. " * bool(argument)
-        return f"{unknown}The mode is {before}; there are {', '.join(modes)}."
-    if agent.ask_human and modes.index(argument) > modes.index(before):
-        question = "risky calls are asked about" if argument == "ask" else "nothing is asked about"
-        if agent.ask_human("/approval", question).strip().lower() not in ("y", "yes"):
-            return f"The mode stays {before}."
+        return f"{unknown}The mode is {before}; there are {', '.join(names)}."
+    wanted, answer = names.index(argument), "y"
+    if agent.ask_human and wanted > names.index(before):
+        answer = agent.ask_human("/approval", modes[wanted])
+    if answer.strip().lower() not in ("y", "yes"):
+        return f"The mode stays {before}."
     agent.approval_policy = argument
     return f"The mode is {argument} now."
 
@@ -3242,7 +3247,7 @@ def list_sessions(agent: MiniAgent, argument: str) -> str:
     store, lines = SessionStore(agent.session_store.root), []  # its own: this resumes nothing
     for name in store.ids()[:20]:
         try:
-            told = describe(store.load(name), 0)
+            told = describe(store.load(name), 0, shutil.get_terminal_size().columns - 58)
             hours, minutes = divmod(int(time.time() - store.path(name).stat().st_mtime) // 60, 60)
         except (SessionError, OSError) as error:
             lines.append(f"  {error}")
@@ -3256,7 +3261,7 @@ def list_sessions(agent: MiniAgent, argument: str) -> str:
 
 @command("/resume")
 def resume_session(agent: MiniAgent, argument: str) -> str:
-    """Go on with another session: `/resume ID`, the beginning of an id will do."""
+    """Go on with another session: `/resume ID`, or how the id begins."""
     if not argument:
         return f"{list_sessions(agent, '')}\nWhich one? /resume ID"
     agent.session = agent.session_store.load(agent.session_store.find(argument))
@@ -3265,7 +3270,7 @@ def resume_session(agent: MiniAgent, argument: str) -> str:
 
 @command("/reset", "/clear")
 def start_over(agent: MiniAgent, argument: str) -> str:
-    """Forget the conversation; the session so far is kept under its id."""
+    """Forget the conversation; its session is kept under its id."""
     before = agent.session["id"]
     agent.reset()
     return f"New session {agent.session['id']}; the one before is {before}."
@@ -3396,7 +3401,8 @@ def repl(agent: MiniAgent, screen: Screen, output: str = "text") -> int:
         except KeyboardInterrupt:
             typed = getattr(sys.modules.get("readline"), "get_line_buffer", str)()
             interrupts = 0 if typed else interrupts + 1
-            screen.say("\n(Ctrl-C once more leaves, so does Ctrl-D)" * (interrupts == 1), "dim")
+            screen.say("")
+            screen.say("(Ctrl-C once more leaves, so does Ctrl-D)" * (interrupts == 1), "dim")
             continue
         if said is None:
             return code
@@ -3588,8 +3594,7 @@ class BinarySearchTest(unittest.TestCase):
  == target else -1</old_text><new_text>    found = low < len(numbers) and numbers[low] == target
     return low if found else -1</new_text></tool>""",
         '<tool>{"name":"run_shell","args":{"command":"python -m unittest","timeout":60}}</tool>',
-        "<final>I added two tests. The one with an empty list failed, because the function looked"
-        " at numbers[0]; I fixed that, and both pass now.</final>",
+        "<final>I added two tests. An empty list failed at numbers[0]; now both pass.</final>",
     ),
 )
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import ast
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,13 +15,13 @@ from pathlib import Path
 import pytest
 
 import mini_coding_agent as mca
-from conftest import OpenTerminal
+from conftest import OpenTerminal, Run
 from ollama_server import OllamaServer
 from program import PROGRAM, ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLE = (ROOT / "EXAMPLE.md").read_text(encoding="utf-8")
-QUESTION = "its reason: "
+QUESTION = "or why not: "
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -42,6 +44,16 @@ def test_the_readme_gives_the_defaults_that_the_program_has() -> None:
     assert len(rows) >= 8
     flags = parser_flags()
     assert [row for row in rows if str(flags[row[0]].default) != row[1]] == []
+
+
+def test_the_readme_and_help_describe_a_flag_in_the_same_words() -> None:
+    rows = re.findall(
+        r"^\| (?:`-p TEXT`, )?`(--[a-z-]+)[^|]*\|[^|]*\| (.+) \|$", README, re.MULTILINE
+    )
+    flags = parser_flags()
+    told = {name: re.sub(r"`| \(.*?\)", "", text) for name, text in rows}
+    helps = {name: str(flags[name].help).partition(" (default")[0] for name in told}
+    assert len(told) >= 18 and told == helps
 
 
 def test_the_readme_lists_exactly_the_commands_that_there_are() -> None:
@@ -87,31 +99,56 @@ def same(text: str) -> str:
     text = re.sub(r"\d{8}-\d{6}-[0-9a-f]{6}", "ID", text)
     text = re.sub(r"^  in /\S+, at", "  in DIR, at", text, flags=re.MULTILINE)
     text = re.sub(r"\d+(\.\d+)? s\b", "N s", text)
-    text = re.sub(r"\d+ prompt tokens \(\d+% reused\), \d+ written \([\d.]+/s\)", "TOKENS", text)
     text = re.sub(r"^(  [a-z ]+|window) +\d+( tokens)?$", r"\1", text, flags=re.MULTILINE)
     text = re.sub(r"[\d.]+ bytes per token, \d+% reused", "RATE", text)
+    summary = r"(?m)^\d+ steps?, (?:.*\n)+?(?=>|\Z)"  # where its lines end depends on the figures
+    text = re.sub(summary, lambda found: " ".join(found[0].split()) + "\n", text + "\n")
+    text = re.sub(r"\d+ prompt tokens \(\d+% reused\), \d+ written \([\d.]+/s\)", "TOKENS", text)
     return "\n".join(line.rstrip() for line in text.strip().splitlines())
 
 
+CALC = "def add(a, b):\n    return a + b\n\n\ndef sub(a, b):\n    return a - b\n"
+SUB = [
+    '<tool>{"name":"read_file","args":{"path":"calc.py"}}</tool>',
+    """<tool name="patch_file" path="calc.py"><old_text>    return a - b</old_text><new_text>\
+    if isinstance(a, str) or isinstance(b, str):
+        raise TypeError("sub() takes numbers")
+    return a - b</new_text></tool>""",
+    "<final>sub() now raises TypeError for strings.</final>",
+]
+SESSIONS = {
+    "README": (blocks(README, "console")[0], SUB),
+    "EXAMPLE": ("\n".join(blocks(EXAMPLE, "console")), [t for _, *ts in mca.DEMO for t in ts]),
+}
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
-def test_the_session_of_the_example_is_what_a_terminal_shows(
-    terminal: OpenTerminal, tmp_path: Path, agent_env: dict[str, str]
+@pytest.mark.parametrize("name", SESSIONS)
+def test_the_session_of_a_document_is_what_a_terminal_shows(
+    terminal: OpenTerminal, tmp_path: Path, agent_env: dict[str, str], name: str
 ) -> None:
-    commands, session = blocks(EXAMPLE, "console")
-    home = tmp_path / "binary-search"
-    for line in commands.splitlines():
-        words = shlex.split(line.removeprefix("$ "))
-        if words[0] in ("mkdir", "git"):
-            subprocess.run(
-                words, cwd=home if home.exists() else tmp_path, env=agent_env, check=True
-            )
+    text, replies = SESSIONS[name]
+    (tmp_path / "calculator").mkdir()
+    (tmp_path / "calculator" / "calc.py").write_text(CALC)
+    subprocess.run(["git", "init", "-q", "-b", "main", "calculator"], cwd=tmp_path, check=True)
+    commands = [
+        shlex.split(line[2:], comments=True) for line in text.splitlines() if line[:2] == "$ "
+    ]
+    session = "\n".join(line for line in text.splitlines() if line[:2] != "$ ").strip()
+    home = tmp_path
+    for words in commands:
+        if words[0] == "cd":
+            home /= words[1]
+        elif words[0] != "python":
+            subprocess.run(words, cwd=home, env=agent_env, check=True)
+    assert commands[-1] == ["python", "path/to/mini_coding_agent.py"]
     bin_folder = tmp_path / "bin"
     bin_folder.mkdir()
     (bin_folder / "python").symlink_to(sys.executable)
     path = f"{bin_folder}:{agent_env['PATH']}"
     with OllamaServer(loaded={"qwen3.5:4b": 16384}) as server:
-        server.script([text for _, *texts in mca.DEMO for text in texts])
-        seen = terminal("--host", server.url, cwd=home, env={"PATH": path}, cols=250)
+        server.script(replies)
+        seen = terminal("--host", server.url, cwd=home, env={"PATH": path}, cols=100)
         for line in session.splitlines():
             if line.startswith("> "):
                 seen.expect("> ")
@@ -119,8 +156,55 @@ def test_the_session_of_the_example_is_what_a_terminal_shows(
             elif QUESTION in line:
                 seen.expect(QUESTION)
                 seen.line(line.partition(QUESTION)[2])
+        if not session.endswith("/exit"):
+            seen.expect("> ")
+            seen.line("/exit")
+            session += " /exit"
         assert seen.wait() == 0
+    if os.environ.get("MCA_SHOW"):  # to bring a document up to date
+        Path(os.environ["MCA_SHOW"]).write_text(seen.screen(history=True))
     assert same(seen.screen(history=True)) == same(session)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+def test_the_commands_for_scripts_run_as_they_stand(
+    run: Run, server: OllamaServer, repo: Path, tmp_path: Path
+) -> None:
+    (block,) = [block for block in blocks(README, "bash") if "git diff" in block]
+    lines = block.splitlines()
+    assert all(line.startswith(("python", "git")) and "needs Ollama" in line for line in lines)
+    shutil.copy(PROGRAM, repo)
+    (tmp_path / "python").symlink_to(sys.executable)
+    env = {"OLLAMA_HOST": server.url, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    server.script([], then="<final>the answer</final>")
+    done = run(argv=["/bin/sh", "-ec", block], cwd=repo, env=env)
+    assert done.code == 0 and done.out.startswith("the answer\n{"), done.err
+
+
+def test_the_commands_for_developers_are_those_of_the_checks() -> None:
+    checks = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    lint, test, benchmark, everything = blocks(README, "bash")[-1].splitlines()
+    assert all(part.strip() in checks for part in lint.partition("#")[0].split("&&"))
+    assert test.split()[:3] == ["python", "-m", "pytest"]
+    for line in (benchmark, everything):
+        assert (ROOT / line.split()[1]).is_file()
+
+
+def test_an_agent_with_the_client_of_the_readme_answers(
+    run: Run, server: OllamaServer, repo: Path, tmp_path: Path
+) -> None:
+    (client,) = [block for block in blocks(README, "python") if "class Echo" in block]
+    source = PROGRAM.read_text(encoding="utf-8")
+    source = re.sub(
+        r"model = OllamaModelClient\((?:.|\n)*?\n    \)", "model = Echo()", source, count=1
+    )
+    before, last, after = source.rpartition('\nif __name__ == "__main__"')
+    (tmp_path / "mine.py").write_text(f"{before}\n{client}\n{last}{after}", encoding="utf-8")
+    done = run(
+        "--cwd", repo, program=tmp_path / "mine.py", stdin="hello\n/model\n/model x\n/help\n"
+    )
+    assert done.code == 0 and "512 tokens of room" in done.out and "Traceback" not in done.err
+    assert server.requests == []
 
 
 def test_the_program_imports_nothing_but_the_standard_library() -> None:
