@@ -228,9 +228,11 @@ def test_other_children_of_the_program_are_left_alone(root: Path) -> None:
         confine = None
 
     with subprocess.Popen(["sleep", "100"]) as other:
-        said = mca.Command("echo begun; setsid sleep 100 &", 20, root).perform(Agent()).text  # type: ignore[arg-type]
-        assert "begun" in said and runs(other.pid)
-        assert mca.children() == {other.pid}
+        before = mca.children()
+        command = mca.Command("echo begun; setsid sleep 100 & echo $! > pids", 20, root)
+        assert "begun" in command.perform(Agent()).text  # type: ignore[arg-type]
+        assert mca.children() == before and runs(other.pid)
+        all_gone(root)
         other.kill()
 
 
