@@ -1413,7 +1413,9 @@ class Capture:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C while a tool ran; the text is what it had said by then."""
+    """Ctrl-C while a command ran; the text is what it had said by then."""
+
+    facts = {"exit_code": None, "harmless": False}
 
 
 def children() -> set[int]:
@@ -1699,6 +1701,91 @@ def is_harmless_path(word: str, root: Path) -> bool:
         if inside(root, written) and not any(map(is_protected, Path(word).parts)):
             return real.is_file() or real.is_dir() or not real.exists()  # the program will say so
     return False
+
+
+# ---- 3e. One call, from check to result ----
+#
+# The order is fixed: a known tool, sound arguments, no repetition, permission, and then the deed. A
+# call that is invalid never bothers the human.
+
+
+def result_key(event: Event) -> str:
+    """Return what makes two results the same: a file's digest, or the text without its timings."""
+    if "digest" in event:
+        return f"{event['digest']} {event['lines']}"
+    return re.sub(r"\d+(\.\d+)? ?m?s\b", "", event["content"])
+
+
+def may_change_things(event: Event) -> bool:
+    """Tell whether this call may have changed what another one would answer."""
+    known = TOOLS.get(event["name"])
+    ran = "exit_code" in event or not event["content"].startswith("error: ")
+    return bool(known and known.risky and ran and not event.get("harmless"))
+
+
+class Repeated(Refused):
+    """A call that has shown twice that it does not help."""
+
+    facts = {"guarded": True}
+
+
+def refuse_repetition(events: Sequence[Event], tool: Tool, args: dict[str, Any]) -> None:
+    """Raise Repeated if the last two runs of a call agree and nothing changed since."""
+    is_same: Callable[[Event], bool] = lambda event: (
+        event["name"] == tool.name and tool.defaults | event["args"] == args
+    )
+    this_request = reversed(events[request_index(events) + 1 :])
+    runs = [e for e in this_request if e["role"] == "tool" and not e.get("guarded")]
+    if any(map(may_change_things, itertools.takewhile(lambda e: not is_same(e), runs))):
+        return
+    same = list(filter(is_same, runs))[:2]
+    if len(same) == 2 and result_key(same[0]) == result_key(same[1]):
+        text = f"repeated identical tool call for {tool.name}; choose a different tool or return"
+        known = clip(same[0]["content"], 1000)
+        raise Repeated(f"{text} a final answer\nIts result was:\n{known}")
+
+
+def failure_text(name: str, error: BaseException) -> str:
+    """Return what the model reads of a call that failed."""
+    match error:
+        case Interrupted():
+            return str(error)
+        case KeyboardInterrupt():
+            return "error: interrupted by the user"
+        case ToolError():
+            return f"error: {error}"
+        case _:  # a bug in a tool is the tool's problem, not the session's
+            return f"error: {name} failed: {type(error).__name__}: {error}"
+
+
+def run_call(agent: "MiniAgent", call: Call) -> Event:
+    """Check, gate and run one call; return its event, the result clipped.
+
+    Raise KeyboardInterrupt, when the event is recorded, and what a subagent's model raises.
+    """
+    name, args, failure = call.name, call.args, None
+    try:
+        tool = known_tool(name)
+        args = tool.bind(args)
+        refuse_repetition(agent.session["history"], tool, args)
+        result = pass_gate(agent, tool, args)
+    except (ModelError, WindowFull):
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        failure = error
+        result = Result(failure_text(name, error), getattr(error, "facts", {}))
+    most = READ_CHARS if name == "read_file" else RESULT_CHARS
+    text = clip(result.text, min(most, agent.window.result_chars))
+    text += f"\n[note: {call.note}]" * bool(call.note)
+    event = {"role": "tool", "name": name, "args": args, "content": text, **result.facts}
+    agent.run.steps += not isinstance(failure, Refused)
+    agent.run.guarded += "guarded" in result.facts
+    agent.run.note(event)
+    agent.tell("result", event)
+    if isinstance(failure, KeyboardInterrupt):
+        agent.record(event)
+        raise failure
+    return event
 
 
 # -- 4. Context reduction and output management ----------------------------------------------------
@@ -2608,40 +2695,6 @@ def shared_bytes(one: str, two: str) -> int:
     return size(two[: bisect_left(lengths, True, key=lambda n: one[:n] != two[:n])])
 
 
-def result_key(event: Event) -> str:
-    """Return what makes two results the same: a file's digest, or the text without its timings."""
-    if "digest" in event:
-        return f"{event['digest']} {event['lines']}"
-    return re.sub(r"\d+(\.\d+)? ?m?s\b", "", event["content"])
-
-
-def may_change_things(event: Event) -> bool:
-    """Tell whether this call may have changed what another one would answer."""
-    known = TOOLS.get(event["name"])
-    ran = "exit_code" in event or not event["content"].startswith("error: ")
-    return bool(known and known.risky and ran and not event.get("harmless"))
-
-
-class Repeated(Refused):
-    """A call that has shown twice that it does not help."""
-
-
-def refuse_repetition(events: Sequence[Event], tool: Tool, args: dict[str, Any]) -> None:
-    """Raise Repeated if the last two runs of a call agree and nothing changed since."""
-    is_same: Callable[[Event], bool] = lambda event: (
-        event["name"] == tool.name and tool.defaults | event["args"] == args
-    )
-    this_request = reversed(events[request_index(events) + 1 :])
-    runs = [e for e in this_request if e["role"] == "tool" and not e.get("guarded")]
-    if any(map(may_change_things, itertools.takewhile(lambda e: not is_same(e), runs))):
-        return
-    same = list(filter(is_same, runs))[:2]
-    if len(same) == 2 and result_key(same[0]) == result_key(same[1]):
-        text = f"repeated identical tool call for {tool.name}; choose a different tool or return"
-        known = clip(same[0]["content"], 1000)
-        raise Repeated(f"{text} a final answer\nIts result was:\n{known}")
-
-
 def read_reply(done: Completion) -> "Reply":
     """Return what a completion means, control tokens restored (chapter 2)."""
     if done.lost:
@@ -2698,7 +2751,7 @@ def attach_files(agent: "MiniAgent", request: str) -> None:
     for name in [] if agent.depth else re.findall(r"(?<!\S)@([^\s@]+?)[.,;:!?)]*(?!\S)", request):
         with contextlib.suppress(ToolError):
             if agent.path(name).is_file():
-                agent.record(agent.perform(Call("read_file", {"path": name})))
+                agent.record(run_call(agent, Call("read_file", {"path": name})))
                 continue
         if re.search("[./]", name):
             agent.tell("notice", f"@{name} is no file in the workspace; it is sent as it stands.")
@@ -2827,7 +2880,7 @@ class MiniAgent:
                     self.remind(done, why)
                 case Call() as call if steps_left:
                     run.room = 0
-                    self.record(self.perform(call))
+                    self.record(run_call(self, call))
             if not steps_left:
                 return "steps", ""
         return "loop" if run.guarded >= GUARD_LIMIT else "malformed", ""
@@ -2854,40 +2907,7 @@ class MiniAgent:
 
     def run_tool(self, name: str, args: dict[str, Any]) -> str:
         """Return the result of a call, as the model would read it."""
-        return str(self.perform(Call(name, args))["content"])
-
-    def perform(self, call: Call) -> Event:
-        """Check, gate and run one call; return its event, the result clipped."""
-        name, args, is_step = call.name, call.args, True
-        try:
-            tool = known_tool(name)
-            args = tool.bind(args)
-            refuse_repetition(self.session["history"], tool, args)
-            result = pass_gate(self, tool, args)
-        except ToolError as error:
-            is_step, guarded = not isinstance(error, Refused), isinstance(error, Repeated)
-            self.run.guarded += guarded
-            result = Result(f"error: {error}", {"guarded": True} if guarded else {})
-        except KeyboardInterrupt as error:
-            text = clip(str(error) or "error: interrupted by the user", RESULT_CHARS)
-            event: Event = {"role": "tool", "name": name, "args": args, "content": text}
-            if isinstance(error, Interrupted):  # a command, and it had begun
-                event |= {"exit_code": None, "harmless": False}
-            self.run.note(self.record(event))
-            self.tell("result", event)
-            raise
-        except (ModelError, WindowFull):  # of a subagent
-            raise
-        except Exception as error:  # a bug in a tool is the tool's problem, not the session's
-            result = Result(f"error: {name} failed: {type(error).__name__}: {error}")
-        self.run.steps += is_step
-        most = READ_CHARS if name == "read_file" else RESULT_CHARS
-        text = clip(result.text, min(most, self.window.result_chars))
-        text += f"\n[note: {call.note}]" * bool(call.note)
-        event = {"role": "tool", "name": name, "args": args, "content": text, **result.facts}
-        self.run.note(event)
-        self.tell("result", event)
-        return event
+        return str(run_call(self, Call(name, args))["content"])
 
 
 # -- The terminal ----------------------------------------------------------------------------------
