@@ -2916,7 +2916,7 @@ class MiniAgent:
 # anything: it shows what the loop tells, asks what the gate wants to know, and reads the next
 # request. Where there is no terminal there are no colours, no live line and no waiting for keys.
 
-STYLES = {"accent": "36", "dim": "2", "red": "31"}
+STYLES = {"accent": "36", "dim": "2", "gone": "2", "red": "31"}
 ANSWER = re.compile(r"\s*<final>\s*", re.IGNORECASE)
 DENIAL = re.compile(r"approval denied for \w+(: the user says)?")
 
@@ -2957,9 +2957,10 @@ class Screen:
     def say(self, text: str, style: str = "") -> None:
         """Print a line of progress; control characters in it are spelt out."""
         self.quiet()
+        text = visible(text, "\n\t")
         if self.color and style in ("dim", "red"):  # prose; what is accented or plain has its lines
             text = textwrap.fill(text, shutil.get_terminal_size().columns, break_long_words=False)
-        print(self.paint(visible(text, "\n\t"), style), file=sys.stderr, flush=True)
+        print(self.paint(text, style), file=sys.stderr, flush=True)
 
     def tell(self, kind: str, what: Any) -> None:
         """Show what the loop reports; what a subagent does is set in."""
@@ -2968,7 +2969,7 @@ class Screen:
         self.busy = bool(indent) or kind == "call"
         if kind == "call":
             self.quiet()
-            self.draw(f"running {what} (Ctrl-C stops it)")  # it stands still: see `start`
+            self.draw(f"running {what} (Ctrl-C stops it)")  # it stands still: see `watch`
         elif kind == "result":
             self.say(indent + brief(what), "red" * what["content"].startswith("error: "))
         else:
@@ -2976,11 +2977,22 @@ class Screen:
             self.say(f"{indent}[{kind}] {text}", "red" if kind == "warning" else "dim")
 
     def watch(self, phase: str, piece: str) -> None:
-        """Follow a model call: loading, reading, writing (with the pieces of the reply), done."""
+        """Follow a model call: loading, reading, writing (with the pieces of the reply), done.
+
+        A small thread redraws the live line and does nothing else. It ends with the call, because
+        starting a program beside a thread can hang.
+        """
         if phase == "loading":
             self.say(f"Loading {piece}; the first time this takes a while.", "dim")
         if phase != self.phase and (self.phase, phase) != ("loading", "reading"):
-            self.start(phase)
+            self.phase, self.since, self.pieces = phase, time.monotonic(), []
+            if phase != "done":
+                self.quiet()
+                self.stopped.clear()
+                self.ticker = threading.Thread(target=self.redraw, daemon=True)
+                self.ticker.start()
+            elif not self.streamed:  # else the answer's line stays open
+                self.quiet()
         if phase == "writing":
             self.pieces.append(piece)
             self.stream("".join(self.pieces))
@@ -3002,20 +3014,6 @@ class Screen:
         self.quiet()
         print(visible(rest, "\n\t"), end=end, flush=True)
         self.streamed = "" if end else text
-
-    def start(self, phase: str) -> None:
-        """Begin a phase of the live line; a small thread redraws it and does nothing else.
-
-        No tool runs meanwhile: starting a program beside a thread can hang.
-        """
-        self.phase, self.since, self.pieces = phase, time.monotonic(), []
-        if phase == "done" and self.streamed:
-            return  # the answer's line stays open
-        self.quiet()
-        if self.color and phase != "done":
-            self.stopped.clear()
-            self.ticker = threading.Thread(target=self.redraw, daemon=True)
-            self.ticker.start()
 
     def redraw(self) -> None:
         """Draw the live line until it is stopped: what goes on, for how long, how fast."""
@@ -3049,7 +3047,7 @@ class Screen:
 
         The question itself names call and file, because a long preview has scrolled away.
         """
-        colors = {"+": "accent"} if name != "run_shell" else {}
+        colors = {"+": "accent", "-": "gone"} if name != "run_shell" else {}
         lines = preview.split("\n")
         self.say(f"{name} would do this:", "accent")
         for line in lines:
@@ -3062,10 +3060,9 @@ class Screen:
         what = next((line[4:] for line in lines if line.startswith("+++ ")), lines[0].strip())
         always = "this command" if name == "run_shell" else name
         keys = "y(es) or no" if name[0] == "/" else f"y(es), a(lways {always}), or why not"
-        rest = f". Allow? {keys}: "
-        room = shutil.get_terminal_size().columns - len(name + rest) - 5
-        question = self.paint(f"{name} {shorten(what, max(room, 12))}{rest}", "accent")
-        print(question, end="", file=sys.stderr, flush=True)
+        room = shutil.get_terminal_size().columns - len(name + keys) - 16
+        question = f"Allow? {name} {shorten(what, max(room, 12))}: {keys}: "
+        print(self.paint(question, "accent"), end="", file=sys.stderr, flush=True)
         asked, answer = time.monotonic(), ""
         try:
             answer = sys.stdin.readline()
@@ -3224,7 +3221,7 @@ def fold_now(agent: MiniAgent, argument: str) -> str:
 
 @command("/plan")
 def toggle_plan(agent: MiniAgent, argument: str) -> str:
-    """Look, don't touch, answer with a plan; again to leave this mode."""
+    """Look, don't touch, answer with a plan; again to leave the mode."""
     agent.plan = argument == "on" or (argument != "off" and not agent.plan)
     return f"Plan mode is {'on: nothing is changed' if agent.plan else 'off'}."
 
@@ -3340,10 +3337,10 @@ def run_request(
 
 def report(run: Run, answer: str, session_id: str = "") -> str:
     """Return the JSON object of `--output json`."""
-    names = ("stop", "steps", "prompt_tokens", "output_tokens")
     return json.dumps({
         "answer": answer, "exit_code": EXIT_CODES.get(run.stop, 3), "session": session_id,
-        **{name: getattr(run, name) for name in names},
+        "stop": run.stop, "steps": run.steps,
+        "prompt_tokens": run.prompt_tokens, "output_tokens": run.output_tokens,
         "files": list(run.files), "reused": round(run.reused, 3),
         "commands": [{"command": text, "exit_code": ended} for text, ended in run.commands],
     })  # fmt: skip
@@ -3422,7 +3419,8 @@ def repl(agent: MiniAgent, screen: Screen, output: str = "text") -> int:
             typed = getattr(sys.modules.get("readline"), "get_line_buffer", str)()
             interrupts = 0 if typed else interrupts + 1
             screen.say("")
-            screen.say("(Ctrl-C once more leaves, so does Ctrl-D)" * (interrupts == 1), "dim")
+            if interrupts == 1:
+                screen.say("(Ctrl-C once more leaves, so does Ctrl-D)", "dim")
             continue
         if said is None:
             return code
@@ -3630,10 +3628,9 @@ def run_demo() -> int:
     call = json.dumps(python)[:-1] + " "
     replies = [text.replace('"python ', call) for _, *texts in DEMO for text in texts]
     model = FakeModelClient(replies)
-    agent = MiniAgent(
-        model_client=model, workspace=WorkspaceContext.build(folder), approval_policy="auto",
-        session_store=SessionStore(folder / STATE_DIR / "sessions"),
-    )  # fmt: skip
+    flags = ["--cwd", str(folder), "--approval", "auto"]
+    agent = build_agent(build_arg_parser().parse_args(flags))
+    agent.model_client = model
 
     def show(event: Event) -> None:
         before, prompt = ["", *model.prompts][-2:]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -418,6 +419,14 @@ def test_it_runs_as_a_module_from_its_folder(run: Run, server: OllamaServer, rep
     argv = [sys.executable, "-m", PROGRAM.stem]
     done = run("--cwd", repo, "--host", server.url, "-p", "x", argv=argv, cwd=PROGRAM.parent)
     assert (done.code, done.out) == (0, "done\n")
+
+
+@pytest.mark.skipif(not shutil.which("uv"), reason="there is no uv here")
+def test_uv_runs_the_file_without_a_project(run: Run, tmp_path: Path) -> None:
+    shutil.copy(PROGRAM, tmp_path)
+    uv = ["uv", "run", "--offline", "--no-config", "--python", sys.executable, PROGRAM.name]
+    done = run("--version", argv=uv)
+    assert (done.code, done.out) == (0, f"mini-coding-agent {mca.__version__}\n"), done.err
 
 
 def test_the_file_says_what_it_needs_to_those_who_run_scripts() -> None:
