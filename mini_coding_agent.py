@@ -727,19 +727,19 @@ def read_body(text: str, token: re.Match[str]) -> tuple[Any, int, bool, str]:
 def read_call(text: str, token: re.Match[str]) -> Found:
     """Return the call that this opening begins; raise Unreadable if it may be cut off."""
     name, is_ours = piece(token, "NAME"), token.lastgroup == "tag"
+    is_loose = not is_ours or bool(token["fence"])
     value, end, whole, form = read_body(text, token)
     given = [(key, "".join(quoted)) for key, *quoted in re.findall(ATTR, piece(token, "ATTRS"))]
     call = call_from(value, [*given, ("name", name)] if name else given)
     closed = token[0].endswith("/>")
-    while closer := END.match(text, end):
+    while (is_loose or not closed) and (closer := END.match(text, end)):
         end, closed = closer.end(), closed or bool(closer["tag"])
     # INVARIANT: a risky call in our tag or in elements has its end tag.
     tool = TOOLS.get(call.name)
     unsure = (not tool or tool.risky) and (is_ours or form != "json")
     if not closed and (unsure or not whole):
         raise Unreadable(OPEN)
-    kind = form if is_ours and not token["fence"] else "loose"
-    return Found(kind, token.start(), end, call, closed)
+    return Found("loose" if is_loose else form, token.start(), end, call, closed)
 
 
 def read_bare(text: str, token: re.Match[str]) -> Found:
