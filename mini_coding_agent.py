@@ -377,10 +377,11 @@ TAIL_CHARS, TAIL_BYTES = 160, 200  # with the hint under 60 tokens; NUM_BATCH sa
 
 # What servers read as a single control token: `<|im_end|>` in a file would end the user's turn.
 CONTROL = re.compile(
-    r"([<\[])(\u200b*)(?=[|\uff5c][^<>\n]{1,40}>|[a-z_]{1,20}[|\uff5c]>|/?(?:think|thinking|tool_call"
-    r"|tool_response|tool_calls|function_calls|start_of_turn|end_of_turn|start_function_call"
-    r"|end_function_call|escape|bos|eos|pad|unk|s)>|/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS"
-    r"|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|ARGS|CALL_ID|IMG|THINK)\])"
+    r"([<\[◁])(\u200b*)(?=[|\uff5c][^<>\n]{1,40}>|[a-z_]{1,20}[|\uff5c]>|/?(?:think|thinking|tool_call"
+    r"|tool_response|tool_calls|function_calls|start_of_turn|end_of_turn|start_function_call|arg_key"
+    r"|end_function_call|escape|bos|eos|pad|unk|s|unused\d{1,4}|(?:seed|minimax):\w{1,20}|TOOLCALL"
+    r"|arg_value)>|/?think▷|\|[a-z]{1,20}\|\]|/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS"
+    r"|TOOL_RESULTS|TOOL_CONTENT|ARGS|CALL_ID|IMG|THINK)\])"
 )
 
 
@@ -481,7 +482,7 @@ class Unreadable(Exception):
 # comment. With ( = ) for { : } the same tokens read Python's (path="a", n=1).
 LOOSE = re.compile(
     r"""(?sx)(?P<gap>\s+|//[^\n]*|\#[^\n]*|/\*.{0,200}?\*/)|(?P<mark>[{}()\[\],:=])
-    |(?P<string>"[^"\\]*(?:\\.[^"\\]*)*"|'[^'\\]*(?:\\.[^'\\]*)*'|“[^”\\]*(?:\\.[^”\\]*)*”)
+    |(?P<string>"[^"\\]*(?:\\.[^"\\]*)*"|'[^'\\]*(?:\\.[^'\\]*)*'|“[^“”\\]*(?:\\.[^“”\\]*)*”)
     |<\|"\|>(?P<gemma>.*?)<\|"\|>|<escape>(?P<escape>.*?)<escape>
     |(?P<word>[^\s"'“”{}\[\](),:=<>`\#]+)"""
 )
@@ -502,9 +503,9 @@ def strict(token: re.Match[str]) -> str:
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return the pairs as a dict; one key with two values would be two readings."""
-    result: dict[str, Any] = {}
+    result = dict(pairs)
     for key, value in pairs:
-        if result.setdefault(key, value) != value:
+        if result[key] != value:
             raise Unreadable(f"{key!r} stands there twice, with different values. {FORM}")
     return result
 
@@ -513,7 +514,7 @@ def read_value(text: str, pos: int) -> tuple[Any, int, bool]:
     """Return the object or list at pos, where it ends, and whether all its brackets are closed."""
     out = [STRICT.get(text[pos], text[pos])]
     wanted, pos = [CLOSER[out[0]]], pos + 1
-    while 0 < len(wanted) < 50 and (token := LOOSE.match(text, pos)):
+    while 0 < len(wanted) < 20 and (token := LOOSE.match(text, pos)):
         pos, part = token.end(), strict(token)
         if token.lastgroup == "gap":
             continue
@@ -536,18 +537,18 @@ def read_value(text: str, pos: int) -> tuple[Any, int, bool]:
 
 # Then the names. {"tool": "Bash", "parameters": {"cmd": "ls"}} is run_shell with command="ls".
 KEYS = {
-    "name": "tool_name tool function_name function recipient_name action",
+    "name": "tool_name tool function_name function recipient_name action tool_calls function_call",
     "args": "arguments parameters params input tool_input action_input kwargs",
 }
 META = "type id tool_call_id call_id index".split()  # say nothing, as do these arguments:
-EXPLAIN = ("description", "explanation", "reason", "thought")
+EXPLAIN = ("description", "explanation", "reason", "thought", "requiresapproval")
 EXACT = ("content", "old_text", "new_text", "command")  # never trimmed: each blank counts
 FENCED = re.compile(r"\s*(`{3,}|~{3,})[^\n`]*\n((?:(?![ \t]*\1).*\n)*)\1\s*")
 
 
 def plain_name(name: str) -> str:
     """Return a name as it is compared: functions.Read-File and read_file are both readfile."""
-    return re.sub(r"^(functions|default_api|tools?)[.:]|[-_\s]", "", name.strip().lower())
+    return re.sub(r"^(functions|default_api|tools?)[.:]|[-_\\\s]", "", name.strip().lower())
 
 
 @functools.cache
@@ -563,10 +564,7 @@ def canonical(name: str, known: Iterable[str]) -> str:
 
 
 def call_from(value: Any, given: list[tuple[str, Any]]) -> Call:
-    """Return the call that a value and its tag describe.
-
-    {"tool": "Bash", "cmd": "ls"}, {"function": {"name": "ls", "arguments": "{}"}}, [{...}, {...}]
-    """
+    """Return the call that {"tool": "Bash", "cmd": "ls"} or [{"function": {...}}] describes."""
     if isinstance(value, list) and value:
         call = call_from(value[0], given)
         return replace(call, note=FIRST) if value[1:] else call
@@ -575,7 +573,7 @@ def call_from(value: Any, given: list[tuple[str, Any]]) -> Call:
     pairs = [pair for pair in [*given, *value.items()] if pair[0] not in META]
     fields = unique([(canonical(key, KEYS), item) for key, item in pairs])
     name, args = fields.pop("name", None), fields.pop("args", None) or {}
-    if isinstance(name, dict):
+    if isinstance(name, (dict, list)) and not (args or fields):  # what stands beside it is unclear
         return call_from(name, [])
     if isinstance(args, str) and args.lstrip()[:1] == "{":  # encoded twice
         args = read_value(args.lstrip(), 0)[0]
@@ -598,39 +596,52 @@ def make_call(name: str, pairs: list[tuple[str, Any]]) -> Call:
 # of a call stands JSON, Python's (name=value), or elements like <content>...</content>.
 NAME = r"[A-Za-z_][\w.-]*"
 ATTR = r"""([\w.-]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'<>]*[^\s"'<>/]))"""
-MIND = "think|thinking|thought|reasoning"
-PARTS = {  # in OPENINGS each of these words stands for its pattern, in a group of its own
-    "NAME": NAME,
-    "MIND": MIND,
-    "ATTRS": rf"(?:\s+{ATTR})*",
-    "KEYS": "|".join(" ".join([*KEYS, *KEYS.values(), *META]).split()),
+MIND = "think|thinking|thoughts?|reason|reasoning|analysis|scratch_?pad|reflection|inner_monologue"
+THINKING = {  # how families of models open their thinking, and how they close it
+    rf"<(?:\w+:)?(?P<mind>{MIND})\b[^<>]*(?<!/)>": r"</(?:\w+:)?(?P=mind)\s*>",
+    rf"<\|(?:begin_of_|start_)?(?:{MIND})\|>": rf"<\|(?:/|end_of_|end_)(?:{MIND})\|>",
+    r"\[THINK\]|◁think▷": r"\[/THINK\]|◁/think▷",
+    r"<(?:\|channel|unused94)>thought": r"<channel\|>|<unused95>",
+    r"<\|channel\|>analysis": r"<\|end\|>",  # the last: it ends other things too
 }
+MUSE = "|".join(THINKING).replace("?P<mind>", "?:")
+UNTHINK = re.compile("|".join([*THINKING.values()][:-1]).replace("(?P=mind)", f"(?:{MIND})"), re.I)
+PARTS = {  # in OPENINGS each of these words stands for its pattern, in a group of its own
+    "THOUGHT": "|".join(f"(?:{begin}).*?(?:{end})" for begin, end in THINKING.items()),
+    "KEYS": "|".join(" ".join([*KEYS, *KEYS.values(), *META]).split()).replace("_", "_?"),
+    "MUSE": MUSE, "UNTHINK": UNTHINK.pattern, "NAME": NAME, "ATTRS": rf"(?:\s+{ATTR})*",
+}  # fmt: skip
 OPENINGS = r"""(?imsx)
-  (?P<think> <(?P<mind>MIND)\b[^<>]*> .*? </(?P=mind)\s*>
-  | <\|(?:channel\|>analysis<\|message|START_THINKING)\|> .*? <\|(?:end|END_THINKING)\|> )
-| (?P<thinking> <MIND\b[^<>]*> | <\|channel\|>analysis | <\|START_THINKING\|> )  # without end
-| (?P<unthink> </MIND\s*> )
-| (?P<fence> ^[ \t]*(?P<ticks>`{3,}|~~~)[^\n`]*(?:\n\s*|\Z) )? (?:   # perhaps in a code block:
-    (?P<final> (?:<final\b[^<>]*> | <\|channel\|>final<\|message\|>)
-      (?P<answer> .*? ) (?: (?P<over> </final\w*\s*> | <\|(?:end|return)\|> ) | \Z) )
+  (?P<think> THOUGHT ) | (?P<thinking> MUSE ) | (?P<unthink> UNTHINK )
+| (?P<shown> <!--(?:.*?-->|.*) | <(?P<box>code|pre|blockquote|q)\b[^<>]*>(?:.*?</(?P=box)|.*) )
+| (?P<invented> ^\[(?:tool|user)\b )                  # the model goes on with our transcript
+| (?P<fence> ^[ \t]*(?:Action:\s*)?(?P<ticks>`{3,}|~{3,})[^\n`]*(?:\n\s*|\Z) )? (?: # in a block?
+    (?P<final> (?:<final(?:_answer)?\b[^<>]*> | <\|(?:channel\|>final<\|message|START_RESPONSE)\|>)
+      (?P<answer> .*? ) (?: (?P<over> </final\w*\s*> | <\|(?:end|return|END_RESPONSE)\|> ) | \Z) )
   | (?P<native>
-      (?:<tool(?:_call)?>\s*)? <function=NAME>                       # qwen3: <parameter=path>a.py..
-    | (?:<tool>\s*)? <(?:(?:\w+:)?invoke|function) ATTRS \s*>        # <parameter name="path">a.py..
-    | (?:<\|?(?:tool_call|function_call|python_tag|START_ACTION)\|?> | \[TOOL_CALLS\])
-      \s*(?=[{\[])                             # hermes, granite, llama3, cohere: {"name": .., ..}
-    | <tool_call>\s* NAME \s*(?=<arg_key>|</tool_call>)              # glm: <arg_key>path</arg_key>
-    | to=NAME \s* (?:<\|(?:channel|constrain)\|>\s*\w+\s*)* <\|message\|>  # gpt-oss: {"path": ..}
-    | (?:\[TOOL_CALLS\]\s*)? (?<![\w.-])NAME \s*(?:\[CALL_ID\]\w+)?\[ARGS\]  # mistral: {"path": ..}
+      (?:<tool(?:_call)?>\s*)? <function\s*=\s*["']?NAME["']?\s*>    # qwen3: <parameter=path>a.py..
+    | (?:<tool>\s*)? <(?:\w+:|｜DSML｜)?(?:invoke|function) ATTRS \s*>  # <parameter name="path">a..
+    | (?:<\|?(?:tool_call|function_call|python_tag|START_ACTION|use_tool)\|?> | \[TOOL_CALLS\])
+      \s*(?=[{\[]|<(?:tool_|function_)?name>)  # hermes, granite, llama3, cohere: {"name": .., ..}
+    | <tool(?:_call)?>\s* NAME \s*(?=<arg_key>|</tool_call>|[(`])    # glm: <arg_key>path</arg_key>
+    | \bto=NAME [^={}]{0,60}? (?:<\|message\|>|json\s*(?=\{))        # gpt-oss: {"path": ..}
+    | (?:(?P<mistral>\[TOOL_CALLS\]\s*)|(?<![\w.-])) NAME \s*(?:\[CALL_ID\]\w+)?
+      (?:\[ARGS\] | (?(mistral)(?=\{)|(?!)))                          # mistral: {"path": ..}
     | (?:<\|tool_call>|<start_function_call>) call:NAME (?=\{)       # gemma: {path:<|"|>a.py<|"|>}
-    | <｜tool▁call▁begin｜> NAME <｜tool▁sep｜> )                      # deepseek: {"path": ..}
+    | <[|｜]tool[▁_]call[▁_]begin[|｜]>\s* (?:function\s*<[|｜]tool[▁_]sep[|｜]>)? NAME (?::\d+)?
+      \s* (?: <[|｜]tool[▁_](?:sep|call_argument_begin)[|｜]> | (?=`) )  # deepseek, kimi: {..}
+    | ✿FUNCTION✿:\s* NAME \s*✿ARGS✿:\s*(?=\{) )                      # qwen-agent
   | (?P<tag> <tool ATTRS \s*/?> )                                    # ours
   | (?P<likely>                                     # lfm2, olmo, gemma3: (path="a.py"); cline
-      (?:\[ | <(?:function_calls|tool_code)>\s* | (?(fence)(?<=tool_code\n)|(?!))) NAME (?=\()
+      (?:\[ | <(?:function_calls|tool_code)>\s* | (?(fence)(?<=tool_code\n)|(?!)))
+      (?:print\()? NAME (?=\() | ^NAME[ ]*\n(?=\{)
     | <NAME ATTRS \s*(?: /> | >(?=\s*(?:<\w+>|</|\{|\Z)) ) )         # <read_file><path>a.py</path>
-  | (?P<bare> (?=[{\[]\s*(?:\{\s*)?["'“]?KEYS["'”]?\s*:) )           # {"name": "ls", "args": {}}
+  | (?P<bare> (?=[{\[]\s*(?:\{\s*)?["'“]?(?:KEYS|\w+)["'”]?\s*:) )   # {"name": "ls", "args": {}}
   | (?P<block> (?(fence)|(?!)) ) )                                   # nothing of all this
-| (?P<quoted> ^[ \t]*>[^\n]* | (?<!\w)['‘]<\w[^\n]{0,400}?['’]       # > quoted, '<tool>'
-  | (?<!\w)"(?:(?!\n\s*\n)[^"])*"? | [“„«](?:(?!\n\s*\n)[^”“»])*     # "quoted", „quoted“
+| (?P<quoted> (?<=[^\s>])(?:[ \t]*\n){2,}(?:(?:[ ]{4}|\t)[^\n]*(?:\n|\Z))+   # an indented block
+  | ^[ \t]*(?:(?:[-*+]|\d+[.)])[ \t]+)*>[^\n]*                       # > quoted
+  | (?<!\w)['‘]<\w[^\n]{0,400}?['’]                                  # '<tool>'
+  | (?<!\w)"(?:(?!\n\s*\n)[^"])*"? | [“„«»‹›「『](?:(?!\n\s*\n)[^”“«»‹›」』])*[”“«»‹›」』]?
   | (?<!`)(?P<run>`+)(?!`)(?:(?!\n[ \t]*\n).){1,4000}?(?<!`)(?P=run)(?!`) )    # `code`
 | (?P<broken> </?tool(?:_call)?(?![\w-]) | <function= | \[(?:TOOL_CALLS|ARGS)\]
   | <[|｜]tool[▁_]call[▁_]begin | Action\sInput: | (?<!\w)['‘]<(?:tool|final)\b
@@ -639,22 +650,22 @@ OPENINGS = r"""(?imsx)
 TOKEN = re.compile(
     re.sub("|".join(PARTS), lambda m: f"(?P<{m[0]}{m.start()}>{PARTS[m[0]]})", OPENINGS)
 )
-JSON = re.compile(  # {, ```json {, json (, // comment {
-    r"(?:\s*(?:(?://|#)[^\n]*\n|/\*[^*]{0,200}\*/))*\s*(?:`+\w*\s*|json\s)?(?:<!\[CDATA\[\s*)?(?=[{\[(])"
-)
+JSON = re.compile(r"(?:[\s`]|(?://|#).*\n|/\*[^*]{0,200}\*/|json\s|<!\[CDATA\[)*(?=[{\[(])")
 ELEMENT = re.compile(  # <content>, <parameter=path>, <arg_key>path</arg_key><arg_value>
-    rf"""(?x)\s*<(?:arg_key>\s*(?P<glm>{NAME})\s*</arg_key>\s*<)?(?P<tag>[\w.:-]+)
-    (?:(?:=|\s+name=["']?)(?P<key>{NAME})["']?)?\s*>(?:(?P<gap>\r?\n)|(?P<cdata><!\[CDATA\[))?"""
+    rf"""(?x)\s*<(?:arg_key>\s*(?P<glm>{NAME})\s*</arg_key>\s*<)?(?P<tag>[\w.:｜-]+)
+    (?:\s*(?:=|\sname=)\s*["']?(?P<key>{NAME})["']?(?:\sstring="\w+")?)?
+    \s*>(?:(?P<gap>\r?\n)|(?P<cdata><!\[CDATA\[))?"""
 )
 NESTED = re.compile(r"</tool>|<tool\s+[\w.-]+\s*=|<tool>\s*\{", re.I)
-AGAIN = re.compile(r"(?:\s*</[\w:]+>)*\s*<tool\s", re.I)  # a call is over and the next one begins
-OTHER = "|".join([MIND, *EXACT])  # their end tags are no end of a call
+NEXT = re.compile(r"</tool\s*>\s*(?:<tool\s|\[(?:tool|user):)", re.I)  # a call is over
 END = re.compile(  # } and ``` that are too many; </tool>, </tol>, <\tool>, <tool>, <|im_end|>, </s>
-    rf"""(?ix)\]\]> | [\s)}}\];,`~]+ | (?P<tag> <[/\\]\s*(?!(?:{OTHER})\b)[\w:.-]+\s*>
-    | <tool(?:_call)?>(?!\s*[{{<]) | <\w+\|> | <end_\w+> | \[/\w+\]
-    | <[|｜]/?[\w▁]*(?:end|call|calls|eom_id|return|action)[|｜]> )"""
+    rf"""(?ix)\]\]> | [\s)}}\];,`~]+ | (?!{UNTHINK.pattern}) (?P<tag>
+    <[/\\]\s*(?!(?:{"|".join(EXACT)})\b)[\w:.｜-]+\s*> | <tool(?:_call)?>(?!\s*[{{<]) | <\w+\|>
+    | <end_\w+> | <start_function_response> | \[/\w+\] | \[\|\w+\|\]
+    | <[|｜](?!\w*(?:begin|start|channel|python_tag)|tool_call[|｜])[^<>\n]{{1,40}}[|｜]> )"""
 )
-UNTHINK = re.compile(rf"</(?:{MIND})\s*>", re.I)
+CHILD = re.compile(rf"\s*<(?!tool|final|invoke|function|{MIND})(\w+)>", re.I)
+ENDED = re.compile(r"(?:</(?:tool|final)\w*\s*>|/>|\n\[\w).{0,100}\Z", re.I | re.S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -664,7 +675,7 @@ class Found:
     kind: str  # a call without our tag or in a code block is "loose"; with raw text it is "raw"
     start: int
     end: int
-    item: Reply | None = None
+    item: Any = None  # a Reply
     closed: bool = False  # by its own end
 
 
@@ -673,24 +684,19 @@ def piece(token: re.Match[str], kind: str) -> str:
     return next((v for key, v in token.groupdict().items() if v and key.startswith(kind)), "")
 
 
-def names_tool(text: str, token: re.Match[str]) -> bool:
-    """Tell whether one of our tools is named, so that <div><p> or {"name": "Ann"} are only text."""
-    words = re.findall(r"[\w.-]+", text[token.start() : token.start() + 200])
-    words = words if token.lastgroup == "bare" else [piece(token, "NAME")]
-    return any(canonical(word, TOOLS) in TOOLS for word in words)
-
-
 def read_elements(text: str, pos: int, ours: bool) -> tuple[dict[str, Any], int]:
     """Return the arguments in elements; raise Unreadable if one of them could end elsewhere."""
     args: list[tuple[str, Any]] = []
     while element := ELEMENT.match(text, pos):
         tag, key = element["tag"], element["glm"] or element["key"] or element["tag"]
         closing = re.compile(rf"{']]>' * bool(element['cdata'])}</{re.escape(tag)}\s*>", re.I)
-        if not (close := closing.search(text, element.end())):
+        close = closing.search(text, element.end())
+        if not close or len(args) == 20:  # no tool has so many
             raise Unreadable(OPEN)
         value, pos = text[element.end() : close.start()], close.end()
-        again = "<tool" in value or not AGAIN.match(text, pos)
-        if key == tag and (NESTED.search(value) or (again and closing.search(text, pos))):
+        after = None if "<tool" in value else NEXT.search(text, pos)
+        again = closing.search(text, pos, after.start() if after else len(text))
+        if key == tag and (again or NESTED.search(value)):
             raise Unreadable(TWICE)
         if canonical(key, EXACT) not in EXACT:
             value = value.strip()
@@ -711,126 +717,145 @@ def read_body(text: str, token: re.Match[str]) -> tuple[Any, int, bool, str]:
 
 
 def read_call(text: str, token: re.Match[str]) -> Found:
-    """Return the call that this opening begins, without item if it only looks like one."""
-    kind, start, name = token.lastgroup, token.start(), piece(token, "NAME")
+    """Return the call that this opening begins; raise Unreadable if it may be cut off."""
+    name, is_ours = piece(token, "NAME"), token.lastgroup == "tag"
+    is_loose = not is_ours or bool(token["fence"])
     value, end, whole, form = read_body(text, token)
     given = [(key, "".join(quoted)) for key, *quoted in re.findall(ATTR, piece(token, "ATTRS"))]
     call = call_from(value, [*given, ("name", name)] if name else given)
-    tool = TOOLS.get(call.name)
-    if kind == "bare" and not tool:
-        return Found("text", start, end)
-    if kind == "bare" and tool and not call.args.keys() <= tool.params.keys():
-        raise Unreadable(f"The arguments of {call.name} are {', '.join(tool.params)}. {FORM}")
     closed = token[0].endswith("/>")
-    while closer := END.match(text, end):
+    while (is_loose or not closed) and (closer := END.match(text, end)):
         end, closed = closer.end(), closed or bool(closer["tag"])
-    # INVARIANT: a risky call in our tag or in elements has its end tag; else it may be cut off.
-    unsure = (not tool or tool.risky) and (kind == "tag" or form != "json")
+    # INVARIANT: a risky call in our tag or in elements has its end tag.
+    tool = TOOLS.get(call.name)
+    unsure = (not tool or tool.risky) and (is_ours or form != "json")
     if not closed and (unsure or not whole):
         raise Unreadable(OPEN)
-    is_loose = kind != "tag" or token["fence"]
-    return Found("loose" if is_loose else form, start, end, call, closed)
+    return Found("loose" if is_loose else form, token.start(), end, call, closed)
+
+
+def read_bare(text: str, token: re.Match[str]) -> Found:
+    """Return a JSON value: as a call if it is one, else as text that is stepped over."""
+    pos = token.end()
+    words = re.findall(r"[\w.-]+", text[pos : pos + 200]) if piece(token, "KEYS") else []
+    if any(canonical(word, TOOLS) in TOOLS for word in words):
+        found = read_call(text, token)
+        tool = TOOLS.get(found.item.name)
+        if tool and found.item.args.keys() <= tool.params.keys():
+            return found
+        if tool:
+            raise Unreadable(f"The arguments of {tool.name} are {', '.join(tool.params)}. {FORM}")
+    with contextlib.suppress(Unreadable):
+        pos = read_value(text, pos)[1]
+    return Found("text", token.start(), pos)
+
+
+def read_likely(text: str, token: re.Match[str]) -> Found:
+    """Return the call of a tool of ours; other elements are stepped over with their children."""
+    if canonical(piece(token, "NAME"), TOOLS) in TOOLS:
+        return read_call(text, token)
+    end, child = token.end(), CHILD.match(text, token.end())
+    close = text.find(f"</{piece(token, 'NAME')}", end, end + 20_000)
+    is_box = close > 0 and child and canonical(child[1], TOOLS) not in TOOLS
+    return Found("text", token.start(), close if is_box else end)
+
+
+def read_block(text: str, token: re.Match[str]) -> Found:
+    """Return a code block that holds no call, up to the line that closes it."""
+    ticks = token["ticks"]
+    closing = re.compile(rf"^[ \t]*{ticks}{ticks[0]}*[ \t]*$", re.M)
+    close = closing.search(text, token.end("ticks"))
+    if not close and "<tool" in text[token.end("ticks") :]:
+        raise Unreadable(f"The call stands in a code block that is not closed. {FORM}")
+    return Found("block", token.start(), close.end() if close else len(text))
+
+
+READ = {"native": read_call, "tag": read_call, "bare": read_bare, "likely": read_likely}
 
 
 def read_token(text: str, token: re.Match[str]) -> Found:
-    """Return what begins with this opening; raise Unreadable if that is broken or has no end."""
-    kind, start, pos = token.lastgroup or "", token.start(), token.end()
-    if kind == "broken":
-        raise Unreadable(f"This looks like a call, but its tag cannot be read. {FORM}")
-    if kind == "thinking":
-        raise Unreadable(f"The thinking was never closed. {FORM}")
+    """Return what begins with this opening; what is broken or has no end takes all the rest."""
+    kind, start, end = token.lastgroup or "", token.start(), token.end()
     if kind == "final":  # nothing after it is looked at
         return Found(kind, start, len(text), Final(token["answer"].strip()), bool(token["over"]))
-    found = Found(kind, start, max(pos, start + 1))
-    if kind in ("native", "tag") or (kind in ("likely", "bare") and names_tool(text, token)):
-        found = read_call(text, token)
-    if found.item or not token["fence"]:
-        return found
-    ticks, body = token["ticks"], token.end("ticks")  # the block shows something, it is no call
-    end = text.find("\n" + ticks, body)
-    if end < 0 and "<tool" in text[body:]:
-        raise Unreadable(f"The call stands in a code block that is not closed. {FORM}")
-    return Found("block", start, end + 1 + len(ticks) if end >= 0 else len(text))
-
-
-def walk(text: str) -> Iterator[Found]:
-    """Yield what stands in the text, from left to right and up to what is broken."""
-    pos = 0
-    while token := TOKEN.search(text, pos):
-        try:
-            found = read_token(text, token)
-        except Unreadable as error:
-            found = Found("broken", token.start(), len(text), Malformed(str(error)))
-        yield found
-        pos = found.end
+    is_single = kind == "think" and len(re.findall(MUSE, token[0], re.I)) == 1
+    found = Found(kind, start, end, closed=is_single)
+    try:
+        if kind in ("broken", "thinking"):
+            raise Unreadable(f"The thinking is not closed, or the tag of a call is broken. {FORM}")
+        found = READ[kind](text, token) if kind in READ else found
+        return found if found.item or not token["fence"] else read_block(text, token)
+    except Unreadable as error:
+        return Found("broken", start, len(text), Malformed(str(error)))
 
 
 # At last the judgement: what was found is a call only where a call may stand.
-def parse(raw: str, cut: bool = False) -> Reply:
-    """Return what the reply says; never raise. `cut`: the server stopped it at the token limit."""
+def survey(text: str) -> tuple[list[Found], int, bool]:
+    """Return calls, answers and faults; where the thinking before them ends; if that is sure.
+
+    All before a stray </think> was thinking, so what begins with prose is not sure.
+    """
     items: list[Found] = []
-    begin = 0
-    for found in walk(raw):
-        if found.kind == "unthink" or (found.kind == "think" and not items):
-            items, begin = [], found.end  # all before a stray </think> was thinking
+    pos, begin, single, sure = 0, 0, True, False
+    while token := TOKEN.search(text, pos):
+        found = read_token(text, token)
+        pos = max(found.end, pos + 1)
+        if found.kind == "invented" and items:
+            return items, begin, items[0].kind != "loose"
+        if found.kind == "unthink" and not (sure and text[items[0].end : found.start].strip()):
+            items, begin, sure = [], found.end, False
+        elif found.kind == "think" and not items:
+            begin, single = found.end, single and found.closed
         elif found.item:
             items.append(found)
+            clear = single and not text[begin : found.start].strip()
+            sure = sure or (clear and found.closed and found.kind != "loose")
+    return items, begin, sure
+
+
+def parse(raw: str, cut: bool = False) -> Reply:
+    """Return what the reply says; never raise. `cut`: the server stopped it at the token limit."""
+    items, begin, sure = survey(raw)
     first = items[0] if items else Found("text", begin, len(raw), Final(raw[begin:].strip()))
+    last = items[-1] if items else first  # if that is broken, perhaps all before it was thinking
     match first.item:
-        case Call() as call:
-            return judged(call, items, raw, begin, cut)
-        case Final("") | None:
+        case Call() if sure or type(last.item) is Call or not UNTHINK.search(raw, last.start):
+            return judged(items, raw, begin, cut)
+        case Final(""):
             return Malformed(f"The reply is empty. {FORM} Or answer: <final>...</final>")
         case Final(text):
             return Final(text, cut and not first.closed)
-    return first.item
+    return last.item
 
 
-def judged(call: Call, items: list[Found], raw: str, begin: int, cut: bool) -> Reply:
+def judged(items: list[Found], raw: str, begin: int, cut: bool) -> Reply:
     """Return the first call if it may stand there, with a note about what was left out."""
     first, then = [*items, Found("end", len(raw), len(raw))][:2]
     if cut and not first.closed:
         return Malformed(OPEN)
-    if isinstance(items[-1].item, Malformed) and UNTHINK.search(raw, first.end):
-        return items[-1].item  # perhaps the call was only thought
     late = {Call: FIRST, Final: EARLY}.get(type(then.item), "")
     before = [line for line in raw[begin : first.start].splitlines() if line.strip()]
     is_last = first.end >= (then.start if late == FIRST else len(raw))
     if first.kind == "loose" and not (is_last and len(before) <= 2):  # perhaps only an example
         return Malformed(f"A call has to be in its tag, or the last thing in the reply. {FORM}")
-    return replace(call, note=f"{call.note} {late}".strip())
+    return replace(first.item, note=f"{first.item.note} {late}".strip())
 
 
 def finished(text: str) -> bool:
-    """Tell whether a growing reply can be stopped: a tagged call or an answer is complete."""
-    if not re.search(r"<(?:tool|final)\b", text, re.IGNORECASE):
+    """Tell whether a growing reply can be stopped, as parse will return no other call or answer."""
+    if not ENDED.search(text[-140:]) or len(re.findall("</tool|</final|/>", text, re.I)) > 4:
         return False  # cheap, since this is asked for each chunk of a stream
-    begin = 0
-    for found in walk(text):
-        if found.item:
-            break
-        begin = found.end if found.kind == "think" else begin
-    else:
-        return False
-    if not found.closed or found.kind == "loose" or UNTHINK.search(text, found.end):
-        return False
-    # Another end tag of a raw block may follow; and what began with prose may turn out as thinking.
-    sure = found.kind != "raw" and (found.kind == "final" or not text[begin : found.start].strip())
-    return sure or len(text) - found.end >= 256
+    items, _, sure = survey(text)
+    first = items[0] if items else Found("", 0, 0)
+    is_sure = first.kind != "raw" or NEXT.search(text, first.start)  # else another end may follow
+    return first.closed and (first.kind == "final" or (sure and bool(is_sure)))
 
 
 SURROGATE = re.compile("[\ud800-\udfff]")  # half of a pair: JSON can spell it, UTF-8 cannot
 
 
-def as_json(call: Call) -> str:
-    """Return the JSON form, which can carry any text; lone surrogates are spelt out."""
-    fields = {"name": call.name, "args": call.args}
-    text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
-    return f"<tool>{text.encode('utf-8', 'backslashreplace').decode()}</tool>"
-
-
 def render(call: Call) -> str:
-    """Return the canonical form: raw for text of several lines, where parse reads that back."""
+    """Return the canonical form: raw for lines of text that parse reads back so, else JSON."""
     args = call.args
     if any(key in EXACT and "\n" in str(value) for key, value in args.items()):
         attrs = "".join(f' {key}="{args[key]}"' for key in args if key not in EXACT)
@@ -838,7 +863,9 @@ def render(call: Call) -> str:
         raw = f'<tool name="{call.name}"{attrs}>{texts}</tool>'
         if not SURROGATE.search(raw) and parse(raw) == replace(call, note=""):
             return raw
-    return as_json(call)
+    fields = {"name": call.name, "args": args}
+    text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+    return f"<tool>{text.encode('utf-8', 'backslashreplace').decode()}</tool>"
 
 
 # ---- 3b. Declaring a tool ----

@@ -255,26 +255,36 @@ def test_a_stream_stops_at_the_end_of_a_call_and_never_in_its_middle(lead: str) 
         if "</tool>" != text[-7:] or "<tool>{" != text[len(lead) :][:7]:
             continue
         prose = lead.strip() and not lead.startswith("<think>")  # may turn out as thinking
-        assert stops(text) == (None if prose else len(text)), text
-        assert stops(text + "x" * 256) == len(text) + 256 * bool(prose), text
+        assert stops(text + "x" * 300) == (None if prose else len(text)), text
         assert same(mca.parse(text), call), text
 
 
 def test_a_call_after_prose_that_turns_out_as_thinking_does_not_stop_a_stream() -> None:
     call = '<tool>{"name":"run_shell","args":{"command":"rm x"}}</tool>'
     text = f"Hmm, maybe {call} but no, that is wrong.\n</think>\n<final>nothing</final>"
-    assert stops(text) is None and mca.parse(text) == mca.Final("nothing")
+    assert stops(text) == len(text) and mca.parse(text) == mca.Final("nothing")
 
 
-@pytest.mark.parametrize("lead", LEADS)
-def test_a_stream_reads_on_for_256_characters_after_a_raw_block(lead: str) -> None:
+def test_after_a_raw_block_a_stream_reads_on_unless_the_next_call_or_a_result_begins() -> None:
     call = mca.Call("write_file", {"path": "x.py", "content": 'a = "<b>"\nif a:\n    pass\n'})
-    text = lead + mca.render(call)
+    text = mca.render(call)
     assert text.endswith("</content></tool>")
-    end = stops(text + "\nx" * 300)
-    assert end is not None and len(text) + 200 <= end <= len(text) + 300
-    assert same(mca.parse((text + "\nx" * 300)[:end]), call)
-    assert not mca.finished(text + "x" * 200)
+    assert stops(text + "\nx" * 300) is None
+    for after in ("\n<tool ", "\n[tool:"):
+        assert stops(text + after) == len(text + after)
+        assert same(mca.parse(text + after), call)
+
+
+def test_prose_and_a_call_are_stopped_when_the_model_invents_the_result() -> None:
+    text = f"I list the files.\n{LS}\n[tool"
+    assert stops(text + ":run_shell]\na.py\n") == len(text)
+
+
+def test_a_second_end_tag_makes_a_raw_block_unreadable_however_far_it_is() -> None:
+    raw = '<tool name="write_file" path="x.md"><content>\nEnd with\n</content></tool>\n'
+    text = raw + "x" * 3000 + "\n</content></tool>"
+    assert stops(text) is None
+    assert isinstance(mca.parse(text), mca.Malformed)
 
 
 def test_a_second_end_tag_soon_after_a_raw_block_makes_the_reply_unreadable() -> None:
@@ -386,6 +396,15 @@ NASTY = (
         '"/*\\',
         "<escape>,",
         '<\\|"|> ',
+        "functools [\u201c\n\n",
+        "functools ['\n\n",
+        "{\u201cname\u201d:\u201c",
+        "{a:",
+        "<a><b>",
+        "```\n<|python_tag|>[\u201c\n",
+        "[THINK]",
+        "<pre>",
+        "a\n\n    b",
     ),
 )
 STARTS = ("", '<tool>{"name":"run_shell","args":{"command":"', '{"name":"read_file","args":')
@@ -432,6 +451,7 @@ def test_four_times_the_text_takes_about_four_times_as_long(unit: str) -> None:
         "\ud800\udfff" * 20_000,
         "<tool>{'name': " + "(" * 10_000 + "</tool>",
         "<tool>{'name': " + "-" * 10_000 + "1}</tool>",
+        '<tool name="x">' + "".join(f"<a{n}>x</a{n}>" for n in range(8_000)) + "</tool>",
     ],
     ids=lambda text: repr(text[:12]),
 )
@@ -449,6 +469,22 @@ def test_no_text_raises() -> None:
         for cut in (False, True):
             assert isinstance(mca.parse(text, cut), mca.Call | mca.Final | mca.Malformed)
         mca.finished(text)
+
+
+@pytest.mark.parametrize("unit", ["<p>a</p> ", "</tool> ", "a <tool/> ", "<b><i>x</i></b> "])
+@pytest.mark.parametrize(
+    "start", ["", "<final>", "<tool>", "<think>", '<tool name="write_file" path="x"><content>']
+)
+def test_a_stream_of_twice_the_length_is_watched_in_about_twice_the_time(
+    start: str, unit: str
+) -> None:
+    def watched(length: int) -> float:
+        text, begin = start + unit * (length // len(unit)), time.process_time()
+        for end in range(0, len(text), 4):
+            mca.finished(text[:end])
+        return time.process_time() - begin
+
+    assert watched(20_000) < 4 * max(watched(10_000), 0.1)
 
 
 def test_a_stream_is_watched_in_small_steps_at_little_cost() -> None:
@@ -1497,6 +1533,82 @@ GLM = (
 GEMMA = '<|tool_call>call:run_shell{command:<|"|>ls -la<|"|>}<tool_call|>'
 INVOKE = '<invoke name="run_shell">\n<parameter name="command">ls -la</parameter>\n</invoke>'
 CLINE = "<read_file>\n<path>a.py</path>\n</read_file>"
+SEP = "<\uff5ctool\u2581sep\uff5c>"
+DSML = "\uff5cDSML\uff5c"
+MORE_NATIVE: list[Row] = [
+    ("qwen quoted key", "quotes in the tag", QWEN.replace("=command", '="command"'), RUN),
+    ("qwen blanks", "blanks around the sign", QWEN.replace("=", " = "), RUN),
+    ("qwen-agent", "its own marks", '✿FUNCTION✿: run_shell\n✿ARGS✿: {"command": "ls -la"}', RUN),
+    (
+        "hermes elements",
+        "name and arguments as elements",
+        '<tool_call>\n<name>run_shell</name>\n<arguments>{"command": "ls -la"}</arguments>\n'
+        "</tool_call>",
+        RUN,
+    ),
+    ("mistral glued", "[ARGS] lost", '[TOOL_CALLS]run_shell{"command": "ls -la"}', RUN),
+    (
+        "mistral markdown",
+        "an escaped underscore in the name",
+        '[{"name": "run\\_shell", "arguments": {"command": "ls -la"}}]',
+        RUN,
+    ),
+    (
+        "tool_code print",
+        "gemma3 prints the call",
+        '```tool_code\nprint(default_api.run_shell(command="ls -la"))\n```',
+        RUN,
+    ),
+    ("tag python", "a Python call in our tag", '<tool>run_shell(command="ls -la")</tool>', RUN),
+    ("hermes python", "a Python call", '<tool_call>run_shell(command="ls -la")</tool_call>', RUN),
+    (
+        "deepseek v3",
+        "type, name and a fence",
+        f'{DEEP.partition("run_shell")[0]}function{SEP}run_shell\n```json\n{{"command": "ls -la"}}\n'
+        "```<\uff5ctool\u2581call\u2581end\uff5c><\uff5cend\u2581of\u2581sentence\uff5c>",
+        RUN,
+    ),
+    (
+        "deepseek v3.2",
+        "marked elements",
+        f'<{DSML}function_calls>\n<{DSML}invoke name="run_shell">\n<{DSML}parameter name="command"'
+        f' string="true">ls -la</{DSML}parameter>\n</{DSML}invoke>\n</{DSML}function_calls>',
+        RUN,
+    ),
+    (
+        "kimi",
+        "k2, a number after the name",
+        "<|tool_calls_section_begin|><|tool_call_begin|>functions.run_shell:0"
+        '<|tool_call_argument_begin|>{"command": "ls -la"}<|tool_call_end|>'
+        "<|tool_calls_section_end|>",
+        RUN,
+    ),
+    ("glm4", "the name on a line of its own", 'run_shell\n{"command": "ls -la"}', RUN),
+    ("glm observation", "ends with the next turn's token", GLM + "<|observation|>", RUN),
+    (
+        "hunyuan",
+        "the name, then a fence",
+        '<tool_call>run_shell\n```json\n{"command": "ls -la"}\n```\n</tool_call>',
+        RUN,
+    ),
+    (
+        "harmony stripped",
+        "the server took its tokens away",
+        'commentary to=functions.run_shell json{"command": "ls -la"}',
+        RUN,
+    ),
+    ("cohere action", "command-r", f"Action: ```json\n[{J_RUN}]```", RUN),
+    ("granite end", "ends with its token", HERMES + "<|end_of_text|>", RUN),
+    ("exaone end", "ends with its token", HERMES + "[|endofturn|]", RUN),
+    (
+        "cline approval",
+        "an argument that says nothing",
+        "<execute_command>\n<command>ls -la</command>\n"
+        "<requires_approval>false</requires_approval>\n</execute_command>",
+        RUN,
+    ),
+    ("openai", "the wrapper alone", f'{{"function_call": {J_RUN}}}', RUN),
+]
 NATIVE: list[Row] = [
     ("qwen", "qwen3.5 native", QWEN, RUN),
     ("qwen prose", "qwen3.5 native after a line", "I'll list the files.\n\n" + QWEN, RUN),
@@ -1831,10 +1943,23 @@ NATIVE: list[Row] = [
         f"<write_to_file>\n<path>a.py</path>\n<content>\n{CODE}</content>\n</write_to_file>",
         CODE_CALL,
     ),
+    *MORE_NATIVE,
 ]
 
 T = "<think>\nThe user wants the files.\n</think>\n\n"
+MINDS = [  # the thinking of other families
+    *(("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>"), ("◁think▷", "◁/think▷")),
+    *(("<|channel>thought\n", "<channel|>"), ("<|begin_of_thought|>", "<|end_of_thought|>")),
+    *(("<thoughts>", "</thoughts>"), ("<analysis>", "</analysis>"), ("<reason>", "</reason>")),
+    *(("<scratchpad>", "</scratchpad>"), ("<reflection>", "</reflection>")),
+    *(("<scratch_pad>", "</scratch_pad>"), ("<inner_monologue>", "</inner_monologue>")),
+    *(("<unused94>thought\n", "<unused95>"), ("<|START_THINKING|>", "<|END_THINKING|>")),
+]
 THINKING: list[Row] = [
+    *(
+        (f"think {n}", begin, f"{begin}Maybe {tool(J_READ)}.{end}\n{tool(J_RUN)}", RUN)
+        for n, (begin, end) in enumerate(MINDS)
+    ),
     ("think call", "thinks first", T + tool(J_RUN), RUN),
     (
         "think final",
@@ -2149,8 +2274,10 @@ def test_no_slip_is_run_from_within_thinking_or_an_answer() -> None:
         if isinstance(want, mca.Final) or "think>" in raw.lower() or "<final>" in raw:
             continue
         for around in ("<think>\n{}\n", "<final>\n{}\n</final>", "{}\n</think>\nDone."):
-            got = mca.parse(around.replace("{}", raw))
-            assert not isinstance(got, mca.Call), (name, around, got)
+            text = around.replace("{}", raw)
+            got = mca.parse(text)
+            if (stops(text) or len(text)) >= len(raw) - 1:  # else it has run before the end came
+                assert not isinstance(got, mca.Call), (name, around, got)
 
 
 def test_a_cut_reply_yields_the_same_call_or_none() -> None:
@@ -2168,12 +2295,26 @@ def test_a_slip_is_rendered_in_the_canonical_form_and_reads_the_same() -> None:
             assert mca.parse(text) == mca.Call(got.name, got.args), name
 
 
-def test_a_stream_that_stops_in_a_slip_has_all_of_its_meaning() -> None:
-    for name, _, raw, want in RECOVER:
-        if "</think>" in raw and "<think>" not in raw:
-            continue  # nobody can know in time that all this will have been thinking
-        end = stops(raw)
-        assert end is None or same(mca.parse(raw[:end]), want), (name, raw[:end])
+def streamed(text: str) -> str:
+    """Return what a client reads: up to the first piece after the reply is finished."""
+    read, is_over = "", False
+    for part in re.findall(r"\s+|[<\[][^\s<>\[\]]*[>\]]|\w+|.", text):
+        read += part
+        if is_over and part.strip() and mca.finished(read):
+            break
+        is_over = is_over or mca.finished(read)
+    return read
+
+
+def test_a_stream_runs_what_the_whole_reply_would_have_run() -> None:
+    replies = [*(row[2] for row in [*RECOVER, *WELCOME]), *(row[2] for row in NEVER)]
+    tails = ("", "\n</think>\nDone.", "\n[tool:x]\n</think>No.", f"\n{LS}", "\nSo.\n</think>\nNo.")
+    tails += ("\n</content></tool>" + "x" * 300 + "</content></tool>",)
+    for lead in ("", "Well.\n", "<think>a</think>", "<think>a <think> b</think>"):
+        for text in (lead + reply + tail for reply in replies for tail in tails):
+            whole, part = mca.parse(text), mca.parse(streamed(text))
+            if isinstance(whole, mca.Call) or isinstance(part, mca.Call):
+                assert same(whole, part), (text, part, whole)
 
 
 def test_no_slip_is_run_from_within_a_quotation() -> None:
@@ -2797,6 +2938,64 @@ NEVER: list[tuple[str, str, str, bool, Any]] = [
         MF,
     ),
     ("ellipsis", "left out", tool('{"name":"write_file","args":{"path":"a", ...}}'), False, M),
+    *(
+        (
+            f"think {n} {what}",
+            begin,
+            begin * is_open + f"Maybe {tool(RM)} or so." + after,
+            False,
+            kind,
+        )
+        for n, (begin, end) in enumerate(MINDS)
+        for what, is_open, after, kind in (
+            ("open", 1, "", M),
+            ("stray end", 0, f"{end}\nI won't.", F),
+            ("answer", 1, f"{end}\n<final>I won't.</final>", F),
+        )
+    ),
+    (
+        "fence info",
+        "an inner fence with a word",
+        f"```md\n```text\n{tool(RM)}\n```\n```\n",
+        False,
+        F,
+    ),
+    ("fence in fence", "a fence in a fence", f"So:\n\n```\n```json\n{tool(RM)}\n```\n", False, F),
+    ("fence longer", "three do not close four", f"~~~~\n~~~\n{tool(RM)}\n~~~~\nSee?", False, F),
+    (
+        "unknown element",
+        "a call in the argument of an unknown one",
+        f"<note><text>{tool(RM)}</text></note>",
+        False,
+        MF,
+    ),
+    (
+        "unknown object",
+        "a call in an argument",
+        f'{{"note": {{"name": "x", "a": {RM}}}}}',
+        False,
+        MF,
+    ),
+    *(
+        (f"contradiction {n}", "the call in it is not that around it", text, False, M)
+        for n, text in enumerate(
+            [
+                f'{{"name":{RM},"args":{{"command":"ls"}}}}',
+                f'<tool name="list_files">{{"function":{RM}}}</tool>',
+                f'<tool>{{"function":{RM},"path":"src"}}</tool>',
+            ]
+        )
+    ),
+    *(
+        (f"quotation {n}", "in a quotation", text.replace("RM", tool(RM)), False, MF)
+        for n, text in enumerate(
+            [
+                *("「RM」 stands there.", "『RM』", "‹RM›", "»RM« it says", "«RM» it says"),
+                *("- > RM", "1. > RM", "<code>RM</code>", "<pre>\nRM\n</pre>", "<!-- RM -->"),
+                *("It says:\n\n    RM\n\nSo.", "It says:\n\n\tRM", "<blockquote>RM</blockquote>"),
+            ]
+        )
+    ),
     ("tool result", "pretends to be a result", f"[tool:read_file]\n{tool(RM)[:20]}\n", False, MF),
 ]
 
