@@ -2130,7 +2130,8 @@ class SessionStore:
             json.dumps(functools.reduce(lambda inner, _: [inner], range(50), found))
             session = check_session(found, session_id)
         except (OSError, ValueError, RecursionError) as error:
-            why = getattr(error, "strerror", None) or error
+            is_text = not isinstance(error, (json.JSONDecodeError, UnicodeDecodeError))
+            why = (getattr(error, "strerror", None) or error) if is_text else "it is not JSON"
             raise SessionError(f"session {session_id} cannot be read: {why}") from None
         self.stamps[session_id] = stamp
         return session
@@ -2142,7 +2143,6 @@ class SessionStore:
 
     def latest(self) -> str | None:
         """Return the id of the youngest session with a request; `damaged` has what it passed."""
-        self.damaged = []
         for name in self.ids():
             try:
                 if request_index(self.load(name)["history"]) >= 0:
@@ -2154,6 +2154,7 @@ class SessionStore:
     def find(self, wanted: str) -> str:
         """Return the id for `latest`, an id or its beginning; raise SessionError."""
         self.path(wanted)  # raises for what is no id
+        self.damaged = []
         if wanted == "latest":
             wanted = self.latest() or wanted
         names = [name for name in self.ids() if name.startswith(wanted)]
@@ -3308,8 +3309,10 @@ def resume_session(agent: MiniAgent, argument: str) -> str:
     """Go on with another session: `/resume ID`, or how the id begins."""
     if not argument:
         return f"{list_sessions(agent, '')}\nWhich one? /resume ID"
-    agent.session = agent.session_store.load(agent.session_store.find(argument))
-    return f"Session {agent.session['id']}: {describe(agent.session) or 'no request yet'}"
+    store = agent.session_store
+    agent.session = store.load(store.find(argument))
+    told = f"Session {agent.session['id']}: {describe(agent.session) or 'no request yet'}"
+    return "\n".join([*store.damaged, told])
 
 
 @command("/reset", "/clear")
@@ -3577,6 +3580,8 @@ def start(args: argparse.Namespace, screen: Screen) -> int:
     agent.tell, agent.model_client.watch = screen.tell, screen.watch
     if args.doctor:
         return run_doctor(agent)
+    for sentence in agent.session_store.damaged:
+        screen.say(sentence, "red")
     request, typed = " ".join([args.prompt_option or "", *args.prompt]).strip(), sys.stdin.isatty()
     if typed or not request:
         agent.ask_human = screen.ask
