@@ -198,14 +198,16 @@ def test_latest_passes_over_sessions_without_a_request(
     assert "the old request" in server.prompts[-1]
 
 
-def test_the_look_for_the_latest_session_names_those_that_are_damaged(tmp_path: Path) -> None:
-    put(tmp_path)
-    put(tmp_path, "20270102-030405-aaaaaa", history=7)
-    (sessions(tmp_path) / "notes of mine.json").write_text("no session")
-    store = mca.SessionStore(sessions(tmp_path))
-    assert store.latest() == GOOD
-    (line,) = store.damaged
-    assert "20270102-030405-aaaaaa cannot be read" in line and line.isprintable()
+def test_latest_passes_over_damaged_sessions_and_names_them(
+    repo: Path, server: OllamaServer, agent: Agent
+) -> None:
+    os.utime(put(repo), (1_000, 1_000))
+    put(repo, "20270102-030405-aaaaaa", history=7)
+    (sessions(repo) / "notes of mine.json").write_text("no session")
+    done = agent("--resume", "latest", stdin="/resume latest\n/resume latest\ngo on\n")
+    assert done.code == 0 and "the old request" in server.prompts[-1]
+    told = "session 20270102-030405-aaaaaa cannot be read: it is not a session of this program"
+    assert done.err.count(told) == 1 and done.out.count(told) == 2
 
 
 def test_a_session_that_changes_while_it_is_read_is_not_overwritten(
