@@ -2487,7 +2487,7 @@ class OllamaModelClient:
             for line in response:
                 chunk = self.decode(line)
                 piece = str(chunk.get("response") or "")
-                if is_complete and piece.strip():
+                if is_complete and piece.strip() and finished(text + piece):
                     break  # the model goes on inventing: hang up, and the server stops
                 text, tokens = text + piece, tokens + 1
                 thinking = thinking or bool(chunk.get("thinking"))
