@@ -2963,8 +2963,8 @@ class Screen:
     def watch(self, phase: str, piece: str) -> None:
         """Follow a model call: loading, reading, writing (with the pieces of the reply), done.
 
-        A small thread redraws the live line and does nothing else. It ends with the call, because
-        starting a program beside a thread can hang.
+        A small thread draws the live line. It ends with the call: a program started beside a
+        thread can hang.
         """
         if phase == "loading":
             self.say(f"Loading {piece}; the first time this takes a while.", "dim")
@@ -3009,11 +3009,11 @@ class Screen:
 
     def draw(self, text: str) -> None:
         """Draw the live line, where there is one; an empty text takes it away."""
+        self.drawn = bool(text) and self.color
         if self.color:
             line = shorten(visible(text), shutil.get_terminal_size().columns - 1)
-            print("\r\x1b[K" + self.paint(line, "dim" if line else ""), end="", file=sys.stderr)
-            sys.stderr.flush()
-        self.drawn = bool(text) and self.color
+            line = self.paint(line, "dim" * self.drawn)
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
 
     def quiet(self) -> None:
         """End the live line and the line of an answer that broke off: now anything fits."""
@@ -3027,10 +3027,7 @@ class Screen:
         self.ticker, self.streamed = None, ""
 
     def ask(self, name: str, preview: str) -> str:
-        """Show what a call would do and return the human's answer; end of input is a no.
-
-        The question itself names call and file, because a long preview has scrolled away.
-        """
+        """Show what a call would do and return the human's answer; end of input is a no."""
         colors = {"+": "accent", "-": "gone"} if name != "run_shell" else {}
         lines = preview.split("\n")
         self.say(f"{name} would do this:", "accent")
@@ -3041,6 +3038,7 @@ class Screen:
                 import termios
 
                 termios.tcflush(sys.stdin, termios.TCIFLUSH)  # keys hit before the question
+        # The question names call and file once more: a long preview has scrolled away.
         what = next((line[4:] for line in lines if line.startswith("+++ ")), lines[0].strip())
         always = "this command" if name == "run_shell" else name
         keys = "y(es) or no" if name[0] == "/" else f"y(es), a(lways {always}), or why not"
@@ -3151,7 +3149,7 @@ def show_help(agent: MiniAgent, argument: str) -> str:
         names = ", ".join(name for name, other in COMMANDS.items() if other is run)
         lines.append(f"{names:<15} {run.__doc__}")
     lines += ['Several lines: between """ lines, or end a line with \\. @path attaches a file.']
-    return "\n".join([*lines, "Ctrl-C ends a request, Ctrl-D leaves."])
+    return "\n".join(lines) + "\nCtrl-C ends a request, Ctrl-D leaves."
 
 
 command("/memory", text="Show the task, the last files and the last notes.")(
@@ -3163,10 +3161,8 @@ command("/diff", text="Show what this session's tools changed.")(
 command("/undo", text="Take back the last request: its changes, and the conversation.")(
     lambda agent, argument: undo_request(agent)
 )
-command("/session", text="Show the session's id and its file.")(
-    lambda agent, argument: (
-        f"{agent.session['id']}\n{agent.session_store.path(agent.session['id'])}"
-    )
+command("/session", text="Show the session's file, which bears its id.")(
+    lambda agent, argument: str(agent.session_store.path(agent.session["id"]))
 )
 command("/exit", "/quit", text="Leave; the session is saved already.")(lambda agent, argument: None)
 
@@ -3233,10 +3229,9 @@ def change_approval(agent: MiniAgent, argument: str) -> str:
     if argument not in names:
         unknown = f"There is no mode {argument}. " * bool(argument)
         return f"{unknown}The mode is {before}; there are {', '.join(names)}."
-    wanted, answer = names.index(argument), "y"
-    if agent.ask_human and wanted > names.index(before):
-        answer = agent.ask_human("/approval", modes[wanted])
-    if answer.strip().lower() not in ("y", "yes"):
+    wanted = names.index(argument)
+    ask = agent.ask_human if wanted > names.index(before) else None
+    if ask and ask("/approval", modes[wanted]).strip().lower() not in ("y", "yes"):
         return f"The mode stays {before}."
     agent.approval_policy = argument
     return f"The mode is {argument} now."
@@ -3253,8 +3248,7 @@ def list_sessions(agent: MiniAgent, argument: str) -> str:
         except (SessionError, OSError) as error:
             lines.append(f"  {error}")
             continue
-        days = f"{hours // 24} d" if hours > 47 else ""
-        age = days or (f"{hours} h" if hours else f"{minutes} min")
+        age = f"{hours // 24} d" if hours > 47 else f"{hours} h" if hours else f"{minutes} min"
         if told:
             lines.append(f"{' *'[name == agent.session['id']]} {name}  {age:>6} ago  {told}")
     return "\n".join(lines) or "There are no sessions yet."
@@ -3465,10 +3459,9 @@ def build_arg_parser() -> argparse.ArgumentParser:
         description="A coding agent for small local models, in one file. Exit codes: 0 finished,"
         " 1 error, 2 usage, 3 stopped by a limit, 130 interrupted.",
     )  # fmt: skip
-    add, request = parser.add_argument, "a request to work on"
-    add("prompt", nargs="*", help=f"{request}; without one, a conversation")
-    same = f"{request}, the same as words without a flag"
-    add("-p", "--prompt", dest="prompt_option", metavar="TEXT", help=same)
+    add, words = parser.add_argument, "a request to work on, the same as words without a flag"
+    add("prompt", nargs="*", help="a request to work on; without one, a conversation")
+    add("-p", "--prompt", dest="prompt_option", metavar="TEXT", help=words)
     for name, kind, default, values, text in FLAGS:
         settings: dict[str, Any] = {"default": default, "type": kind}
         settings["choices" if isinstance(values, tuple) else "metavar"] = values
@@ -3588,15 +3581,22 @@ class BinarySearchTest(unittest.TestCase):
         numbers = [1, 3, 5, 7, 9]
         self.assertEqual([binary_search(numbers, n) for n in numbers], [0, 1, 2, 3, 4])
 
+    def test_a_missing_number_is_minus_one(self):
+        self.assertEqual(binary_search([1, 3, 5], 4), -1)
+
     def test_an_empty_list_holds_nothing(self):
         self.assertEqual(binary_search([], 1), -1)
+
+
+if __name__ == "__main__":
+    unittest.main()
 </content></tool>""",
         '<tool>{"name":"run_shell","args":{"command":"python -m unittest","timeout":60}}</tool>',
         """<tool name="patch_file" path="binary_search.py"><old_text>    return low if numbers[low]\
  == target else -1</old_text><new_text>    found = low < len(numbers) and numbers[low] == target
     return low if found else -1</new_text></tool>""",
         '<tool>{"name":"run_shell","args":{"command":"python -m unittest","timeout":60}}</tool>',
-        "<final>I added two tests. An empty list failed at numbers[0]; now both pass.</final>",
+        "<final>I added three tests. An empty list failed at numbers[0]; now all pass.</final>",
     ),
 )
 
@@ -3611,10 +3611,9 @@ def run_demo() -> int:
     python = f'"{sys.executable}"' if " " in sys.executable else sys.executable
     call = json.dumps(python)[:-1] + " "
     replies = [text.replace('"python ', call) for _, *texts in DEMO for text in texts]
-    model = FakeModelClient(replies)
     flags = ["--cwd", str(folder), "--approval", "auto"]
     agent = build_agent(build_arg_parser().parse_args(flags))
-    agent.model_client = model
+    model = agent.model_client = FakeModelClient(replies)
 
     def show(event: Event) -> None:
         before, prompt = ["", *model.prompts][-2:]
