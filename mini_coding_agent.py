@@ -563,22 +563,29 @@ def canonical(name: str, known: Iterable[str]) -> str:
     return next((right for right in known if plain in aliases(right)), name)
 
 
+def as_object(value: Any) -> dict[str, Any]:
+    """Return an object, also one that is encoded twice; raise Unreadable for anything else."""
+    if isinstance(value, str) and value.lstrip()[:1] == "{":
+        value = read_value(value.lstrip(), 0)[0]
+    if isinstance(value, dict):
+        return value
+    raise Unreadable(f"The call, or what its args are, is no JSON object. {FORM}")
+
+
 def call_from(value: Any, given: list[tuple[str, Any]]) -> Call:
     """Return the call that {"tool": "Bash", "cmd": "ls"} or [{"function": {...}}] describes."""
-    if isinstance(value, list) and value:
-        call = call_from(value[0], given)
-        return replace(call, note=FIRST) if value[1:] else call
-    if not isinstance(value, dict):
-        raise Unreadable(f"The call is no JSON object. {FORM}")
-    pairs = [pair for pair in [*given, *value.items()] if pair[0] not in META]
-    fields = unique([(canonical(key, KEYS), item) for key, item in pairs])
-    name, args = fields.pop("name", None), fields.pop("args", None) or {}
-    if isinstance(name, (dict, list)) and not (args or fields):  # what stands beside it is unclear
+    match value:
+        case [first, *others]:
+            call = call_from(first, given)
+            return replace(call, note=FIRST) if others else call
+    pairs = [*given, *as_object(value).items()]
+    fields = unique([(canonical(key, KEYS), item) for key, item in pairs if key not in META])
+    name = fields.pop("name", None)
+    if isinstance(name, (dict, list)) and not fields:  # what stands beside it would be unclear
         return call_from(name, [])
-    if isinstance(args, str) and args.lstrip()[:1] == "{":  # encoded twice
-        args = read_value(args.lstrip(), 0)[0]
-    if not isinstance(name, str) or not name.strip() or not isinstance(args, dict):
-        raise Unreadable(f"The call names no tool, or its args are no object. {FORM}")
+    args = as_object(fields.pop("args", None) or {})
+    if not isinstance(name, str) or not name.strip():
+        raise Unreadable(f"The call names no tool. {FORM}")
     return make_call(canonical(name, TOOLS), [*args.items(), *fields.items()])
 
 
@@ -652,7 +659,7 @@ TOKEN = re.compile(
 )
 JSON = re.compile(r"(?:[\s`]|(?://|#).*\n|/\*[^*]{0,200}\*/|json\s|<!\[CDATA\[)*(?=[{\[(])")
 ELEMENT = re.compile(  # <content>, <parameter=path>, <arg_key>path</arg_key><arg_value>
-    rf"""(?x)\s*<(?:arg_key>\s*(?P<glm>{NAME})\s*</arg_key>\s*<)?(?P<tag>[\w.:｜-]+)
+    rf"""(?x)\s*<(?:arg_key>\s*(?P<key_glm>{NAME})\s*</arg_key>\s*<)?(?P<tag>[\w.:｜-]+)
     (?:\s*(?:=|\sname=)\s*["']?(?P<key>{NAME})["']?(?:\sstring="\w+")?)?
     \s*>(?:(?P<gap>\r?\n)|(?P<cdata><!\[CDATA\[))?"""
 )
@@ -684,19 +691,24 @@ def piece(token: re.Match[str], kind: str) -> str:
     return next((v for key, v in token.groupdict().items() if v and key.startswith(kind)), "")
 
 
+def ends_twice(text: str, pos: int, closing: re.Pattern[str], value: str) -> bool:
+    """Tell whether a raw value that ends at pos could as well end elsewhere."""
+    after = None if "<tool" in value else NEXT.search(text, pos)
+    again = closing.search(text, pos, after.start() if after else len(text))
+    return bool(again or NESTED.search(value))
+
+
 def read_elements(text: str, pos: int, ours: bool) -> tuple[dict[str, Any], int]:
     """Return the arguments in elements; raise Unreadable if one of them could end elsewhere."""
     args: list[tuple[str, Any]] = []
     while element := ELEMENT.match(text, pos):
-        tag, key = element["tag"], element["glm"] or element["key"] or element["tag"]
+        tag, key = element["tag"], piece(element, "key") or element["tag"]
         closing = re.compile(rf"{']]>' * bool(element['cdata'])}</{re.escape(tag)}\s*>", re.I)
         close = closing.search(text, element.end())
         if not close or len(args) == 20:  # no tool has so many
             raise Unreadable(OPEN)
         value, pos = text[element.end() : close.start()], close.end()
-        after = None if "<tool" in value else NEXT.search(text, pos)
-        again = closing.search(text, pos, after.start() if after else len(text))
-        if key == tag and (again or NESTED.search(value)):
+        if key == tag and ends_twice(text, pos, closing, value):
             raise Unreadable(TWICE)
         if canonical(key, EXACT) not in EXACT:
             value = value.strip()
@@ -716,61 +728,60 @@ def read_body(text: str, token: re.Match[str]) -> tuple[Any, int, bool, str]:
     return args, end, bool(args), "raw" if args else "none"
 
 
+def read_end(text: str, pos: int, closed: bool, once: bool) -> tuple[int, bool]:
+    """Return where brackets and end tags (`once`: one tag) at pos end, and if there was a tag."""
+    while not (closed and once) and (closer := END.match(text, pos)):
+        pos, closed = closer.end(), closed or bool(closer["tag"])
+    return pos, closed
+
+
 def read_call(text: str, token: re.Match[str]) -> Found:
     """Return the call that this opening begins; raise Unreadable if it may be cut off."""
     name, is_ours = piece(token, "NAME"), token.lastgroup == "tag"
     is_loose = not is_ours or bool(token["fence"])
     value, end, whole, form = read_body(text, token)
     given = [(key, "".join(quoted)) for key, *quoted in re.findall(ATTR, piece(token, "ATTRS"))]
-    call = call_from(value, [*given, ("name", name)] if name else given)
-    closed = token[0].endswith("/>")
-    while (is_loose or not closed) and (closer := END.match(text, end)):
-        end, closed = closer.end(), closed or bool(closer["tag"])
+    call = call_from(value, [*given, *[("name", name)] * bool(name)])
+    end, closed = read_end(text, end, token[0].endswith("/>"), not is_loose)
     # INVARIANT: a risky call in our tag or in elements has its end tag.
-    tool = TOOLS.get(call.name)
-    unsure = (not tool or tool.risky) and (is_ours or form != "json")
-    if not closed and (unsure or not whole):
+    is_safe = call.name in TOOLS and not TOOLS[call.name].risky
+    is_clear = whole and (is_safe or (form, is_ours) == ("json", False))
+    if not (closed or is_clear):
         raise Unreadable(OPEN)
     return Found("loose" if is_loose else form, token.start(), end, call, closed)
 
 
-def read_bare(text: str, token: re.Match[str]) -> Found:
-    """Return a JSON value: as a call if it is one, else as text that is stepped over."""
-    pos = token.end()
-    words = re.findall(r"[\w.-]+", text[pos : pos + 200]) if piece(token, "KEYS") else []
-    if any(canonical(word, TOOLS) in TOOLS for word in words):
-        found = read_call(text, token)
-        tool = TOOLS.get(found.item.name)
-        if tool and found.item.args.keys() <= tool.params.keys():
-            return found
-        if tool:
-            raise Unreadable(f"The arguments of {tool.name} are {', '.join(tool.params)}. {FORM}")
+def names_tool(text: str, token: re.Match[str]) -> bool:
+    """Tell whether a call of ours begins, so that <div><p> or {"name": "Ann"} are only text."""
+    words = [piece(token, "NAME")]
+    if piece(token, "KEYS"):
+        words = re.findall(r"[\w.-]+", text[token.end() : token.end() + 200])
+    known = any(canonical(word, TOOLS) in TOOLS for word in words)
+    return known or token.lastgroup in ("native", "tag")
+
+
+def fits(call: Call) -> bool:
+    """Tell whether a tool of ours is called; raise Unreadable if it has no such arguments."""
+    params = TOOLS[call.name].params if call.name in TOOLS else {}
+    if params and not call.args.keys() <= params.keys():
+        raise Unreadable(f"The arguments of {call.name} are {', '.join(params)}. {FORM}")
+    return bool(params)
+
+
+def step_over(text: str, token: re.Match[str]) -> int:
+    """Return where a code block, a JSON value or an element that is no call of ours ends."""
+    end, ticks = token.end(), token["ticks"]
+    if token["fence"]:
+        closing = re.compile(rf"^[ \t]*{ticks}{ticks[0]}*[ \t]*$", re.M)
+        close = closing.search(text, token.end("ticks"))
+        if not close and "<tool" in text[token.end("ticks") :]:
+            raise Unreadable(f"The call stands in a code block that is not closed. {FORM}")
+        return close.end() if close else len(text)
     with contextlib.suppress(Unreadable):
-        pos = read_value(text, pos)[1]
-    return Found("text", token.start(), pos)
-
-
-def read_likely(text: str, token: re.Match[str]) -> Found:
-    """Return the call of a tool of ours; other elements are stepped over with their children."""
-    if canonical(piece(token, "NAME"), TOOLS) in TOOLS:
-        return read_call(text, token)
-    end, child = token.end(), CHILD.match(text, token.end())
-    close = text.find(f"</{piece(token, 'NAME')}", end, end + 20_000)
-    is_box = close > 0 and child and canonical(child[1], TOOLS) not in TOOLS
-    return Found("text", token.start(), close if is_box else end)
-
-
-def read_block(text: str, token: re.Match[str]) -> Found:
-    """Return a code block that holds no call, up to the line that closes it."""
-    ticks = token["ticks"]
-    closing = re.compile(rf"^[ \t]*{ticks}{ticks[0]}*[ \t]*$", re.M)
-    close = closing.search(text, token.end("ticks"))
-    if not close and "<tool" in text[token.end("ticks") :]:
-        raise Unreadable(f"The call stands in a code block that is not closed. {FORM}")
-    return Found("block", token.start(), close.end() if close else len(text))
-
-
-READ = {"native": read_call, "tag": read_call, "bare": read_bare, "likely": read_likely}
+        end = read_value(text, end)[1] if token.lastgroup == "bare" else end
+    child = CHILD.match(text, end)
+    is_box = child and canonical(child[1], TOOLS) not in TOOLS
+    return max(end, text.find(f"</{piece(token, 'NAME')}", end, end + 20_000)) if is_box else end
 
 
 def read_token(text: str, token: re.Match[str]) -> Found:
@@ -778,13 +789,15 @@ def read_token(text: str, token: re.Match[str]) -> Found:
     kind, start, end = token.lastgroup or "", token.start(), token.end()
     if kind == "final":  # nothing after it is looked at
         return Found(kind, start, len(text), Final(token["answer"].strip()), bool(token["over"]))
-    is_single = kind == "think" and len(re.findall(MUSE, token[0], re.I)) == 1
-    found = Found(kind, start, end, closed=is_single)
+    is_single = len(re.findall(MUSE, token[0], re.I)) == 1  # no thinking in the thinking
     try:
         if kind in ("broken", "thinking"):
             raise Unreadable(f"The thinking is not closed, or the tag of a call is broken. {FORM}")
-        found = READ[kind](text, token) if kind in READ else found
-        return found if found.item or not token["fence"] else read_block(text, token)
+        found = read_call(text, token) if names_tool(text, token) else None
+        if found and (kind != "bare" or fits(found.item)):
+            return found
+        is_open = kind in ("bare", "likely", "block")
+        return Found(kind, start, step_over(text, token) if is_open else end, closed=is_single)
     except Unreadable as error:
         return Found("broken", start, len(text), Malformed(str(error)))
 
@@ -800,16 +813,17 @@ def survey(text: str) -> tuple[list[Found], int, bool]:
     while token := TOKEN.search(text, pos):
         found = read_token(text, token)
         pos = max(found.end, pos + 1)
-        if found.kind == "invented" and items:
-            return items, begin, items[0].kind != "loose"
-        if found.kind == "unthink" and not (sure and text[items[0].end : found.start].strip()):
-            items, begin, sure = [], found.end, False
-        elif found.kind == "think" and not items:
-            begin, single = found.end, single and found.closed
-        elif found.item:
-            items.append(found)
-            clear = single and not text[begin : found.start].strip()
-            sure = sure or (clear and found.closed and found.kind != "loose")
+        match found.kind:
+            case "invented" if items:
+                return items, begin, items[0].kind != "loose"
+            case "unthink" if not (sure and text[items[0].end : found.start].strip()):
+                items, begin, sure = [], found.end, False
+            case "think" if not items:
+                begin, single = found.end, single and found.closed
+            case kind if found.item:
+                items.append(found)
+                prose = text[begin : found.start].strip()
+                sure = sure or all((single, found.closed, kind != "loose", not prose))
     return items, begin, sure
 
 
@@ -818,32 +832,36 @@ def parse(raw: str, cut: bool = False) -> Reply:
     items, begin, sure = survey(raw)
     first = items[0] if items else Found("text", begin, len(raw), Final(raw[begin:].strip()))
     last = items[-1] if items else first  # if that is broken, perhaps all before it was thinking
+    thought = not sure and type(last.item) is Malformed and UNTHINK.search(raw, last.start)
     match first.item:
-        case Call() if sure or type(last.item) is Call or not UNTHINK.search(raw, last.start):
-            return judged(items, raw, begin, cut)
-        case Final(""):
+        case Call() as call if not thought:
+            return judged(call, items, raw, begin, cut)
+        case Final("") | None:
             return Malformed(f"The reply is empty. {FORM} Or answer: <final>...</final>")
         case Final(text):
             return Final(text, cut and not first.closed)
-    return last.item
+    return Malformed(last.item.why)
 
 
-def judged(items: list[Found], raw: str, begin: int, cut: bool) -> Reply:
+def judged(call: Call, items: list[Found], raw: str, begin: int, cut: bool) -> Reply:
     """Return the first call if it may stand there, with a note about what was left out."""
     first, then = [*items, Found("end", len(raw), len(raw))][:2]
-    if cut and not first.closed:
-        return Malformed(OPEN)
     late = {Call: FIRST, Final: EARLY}.get(type(then.item), "")
     before = [line for line in raw[begin : first.start].splitlines() if line.strip()]
     is_last = first.end >= (then.start if late == FIRST else len(raw))
+    if cut and not first.closed:
+        return Malformed(OPEN)
     if first.kind == "loose" and not (is_last and len(before) <= 2):  # perhaps only an example
         return Malformed(f"A call has to be in its tag, or the last thing in the reply. {FORM}")
-    return replace(first.item, note=f"{first.item.note} {late}".strip())
+    return replace(call, note=f"{call.note} {late}".strip())
 
 
 def finished(text: str) -> bool:
     """Tell whether a growing reply can be stopped, as parse will return no other call or answer."""
-    if not ENDED.search(text[-140:]) or len(re.findall("</tool|</final|/>", text, re.I)) > 4:
+    if (
+        not ENDED.search(text[-140:])
+        or sum(map(text.lower().count, ("</tool", "</final", "/>"))) > 4
+    ):
         return False  # cheap, since this is asked for each chunk of a stream
     items, _, sure = survey(text)
     first = items[0] if items else Found("", 0, 0)
@@ -2558,7 +2576,7 @@ class OllamaModelClient:
         try:
             for chunk in self.chunks(response):
                 piece = str(chunk.get("response") or "")
-                if is_complete and piece.strip():
+                if is_complete and piece.strip() and finished(text + piece):
                     break  # the model goes on inventing: hang up, and the server stops
                 text, tokens = text + piece, tokens + 1
                 thinking |= bool(chunk.get("thinking"))
@@ -3007,8 +3025,8 @@ class Screen:
     def watch(self, phase: str, piece: str) -> None:
         """Follow a model call: loading, reading, writing (with the pieces of the reply), done.
 
-        A small thread redraws the live line and does nothing else. It ends with the call, because
-        starting a program beside a thread can hang.
+        A small thread draws the live line. It ends with the call: a program started beside a
+        thread can hang.
         """
         if phase == "loading":
             self.say(f"Loading {piece}; the first time this takes a while.", "dim")
@@ -3053,11 +3071,11 @@ class Screen:
 
     def draw(self, text: str) -> None:
         """Draw the live line, where there is one; an empty text takes it away."""
+        self.drawn = bool(text) and self.color
         if self.color:
             line = shorten(visible(text), shutil.get_terminal_size().columns - 1)
-            print("\r\x1b[K" + self.paint(line, "dim" if line else ""), end="", file=sys.stderr)
-            sys.stderr.flush()
-        self.drawn = bool(text) and self.color
+            line = self.paint(line, "dim" * self.drawn)
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
 
     def quiet(self) -> None:
         """End the live line and the line of an answer that broke off: now anything fits."""
@@ -3071,10 +3089,7 @@ class Screen:
         self.ticker, self.streamed = None, ""
 
     def ask(self, name: str, preview: str) -> str:
-        """Show what a call would do and return the human's answer; end of input is a no.
-
-        The question itself names call and file, because a long preview has scrolled away.
-        """
+        """Show what a call would do and return the human's answer; end of input is a no."""
         colors = {"+": "accent", "-": "gone"} if name != "run_shell" else {}
         lines = preview.split("\n")
         self.say(f"{name} would do this:", "accent")
@@ -3085,6 +3100,7 @@ class Screen:
                 import termios
 
                 termios.tcflush(sys.stdin, termios.TCIFLUSH)  # keys hit before the question
+        # The question names call and file once more: a long preview has scrolled away.
         what = next((line[4:] for line in lines if line.startswith("+++ ")), lines[0].strip())
         always = "this command" if name == "run_shell" else name
         keys = "y(es) or no" if name[0] == "/" else f"y(es), a(lways {always}), or why not"
@@ -3195,7 +3211,7 @@ def show_help(agent: MiniAgent, argument: str) -> str:
         names = ", ".join(name for name, other in COMMANDS.items() if other is run)
         lines.append(f"{names:<15} {run.__doc__}")
     lines += ['Several lines: between """ lines, or end a line with \\. @path attaches a file.']
-    return "\n".join([*lines, "Ctrl-C ends a request, Ctrl-D leaves."])
+    return "\n".join(lines) + "\nCtrl-C ends a request, Ctrl-D leaves."
 
 
 command("/memory", text="Show the task, the last files and the last notes.")(
@@ -3207,10 +3223,8 @@ command("/diff", text="Show what this session's tools changed.")(
 command("/undo", text="Take back the last request: its changes, and the conversation.")(
     lambda agent, argument: undo_request(agent)
 )
-command("/session", text="Show the session's id and its file.")(
-    lambda agent, argument: (
-        f"{agent.session['id']}\n{agent.session_store.path(agent.session['id'])}"
-    )
+command("/session", text="Show the session's file, which bears its id.")(
+    lambda agent, argument: str(agent.session_store.path(agent.session["id"]))
 )
 command("/exit", "/quit", text="Leave; the session is saved already.")(lambda agent, argument: None)
 
@@ -3277,10 +3291,9 @@ def change_approval(agent: MiniAgent, argument: str) -> str:
     if argument not in names:
         unknown = f"There is no mode {argument}. " * bool(argument)
         return f"{unknown}The mode is {before}; there are {', '.join(names)}."
-    wanted, answer = names.index(argument), "y"
-    if agent.ask_human and wanted > names.index(before):
-        answer = agent.ask_human("/approval", modes[wanted])
-    if answer.strip().lower() not in ("y", "yes"):
+    wanted = names.index(argument)
+    ask = agent.ask_human if wanted > names.index(before) else None
+    if ask and ask("/approval", modes[wanted]).strip().lower() not in ("y", "yes"):
         return f"The mode stays {before}."
     agent.approval_policy = argument
     return f"The mode is {argument} now."
@@ -3297,8 +3310,7 @@ def list_sessions(agent: MiniAgent, argument: str) -> str:
         except (SessionError, OSError) as error:
             lines.append(f"  {error}")
             continue
-        days = f"{hours // 24} d" if hours > 47 else ""
-        age = days or (f"{hours} h" if hours else f"{minutes} min")
+        age = f"{hours // 24} d" if hours > 47 else f"{hours} h" if hours else f"{minutes} min"
         if told:
             lines.append(f"{' *'[name == agent.session['id']]} {name}  {age:>6} ago  {told}")
     return "\n".join(lines) or "There are no sessions yet."
@@ -3511,10 +3523,9 @@ def build_arg_parser() -> argparse.ArgumentParser:
         description="A coding agent for small local models, in one file. Exit codes: 0 finished,"
         " 1 error, 2 usage, 3 stopped by a limit, 130 interrupted.",
     )  # fmt: skip
-    add, request = parser.add_argument, "a request to work on"
-    add("prompt", nargs="*", help=f"{request}; without one, a conversation")
-    same = f"{request}, the same as words without a flag"
-    add("-p", "--prompt", dest="prompt_option", metavar="TEXT", help=same)
+    add, words = parser.add_argument, "a request to work on, the same as words without a flag"
+    add("prompt", nargs="*", help="a request to work on; without one, a conversation")
+    add("-p", "--prompt", dest="prompt_option", metavar="TEXT", help=words)
     for name, kind, default, values, text in FLAGS:
         settings: dict[str, Any] = {"default": default, "type": kind}
         settings["choices" if isinstance(values, tuple) else "metavar"] = values
@@ -3636,15 +3647,22 @@ class BinarySearchTest(unittest.TestCase):
         numbers = [1, 3, 5, 7, 9]
         self.assertEqual([binary_search(numbers, n) for n in numbers], [0, 1, 2, 3, 4])
 
+    def test_a_missing_number_is_minus_one(self):
+        self.assertEqual(binary_search([1, 3, 5], 4), -1)
+
     def test_an_empty_list_holds_nothing(self):
         self.assertEqual(binary_search([], 1), -1)
+
+
+if __name__ == "__main__":
+    unittest.main()
 </content></tool>""",
         '<tool>{"name":"run_shell","args":{"command":"python -m unittest","timeout":60}}</tool>',
         """<tool name="patch_file" path="binary_search.py"><old_text>    return low if numbers[low]\
  == target else -1</old_text><new_text>    found = low < len(numbers) and numbers[low] == target
     return low if found else -1</new_text></tool>""",
         '<tool>{"name":"run_shell","args":{"command":"python -m unittest","timeout":60}}</tool>',
-        "<final>I added two tests. An empty list failed at numbers[0]; now both pass.</final>",
+        "<final>I added three tests. An empty list failed at numbers[0]; now all pass.</final>",
     ),
 )
 
@@ -3659,10 +3677,9 @@ def run_demo() -> int:
     python = f'"{sys.executable}"' if " " in sys.executable else sys.executable
     call = json.dumps(python)[:-1] + " "
     replies = [text.replace('"python ', call) for _, *texts in DEMO for text in texts]
-    model = FakeModelClient(replies)
     flags = ["--cwd", str(folder), "--approval", "auto"]
     agent = build_agent(build_arg_parser().parse_args(flags))
-    agent.model_client = model
+    model = agent.model_client = FakeModelClient(replies)
 
     def show(event: Event) -> None:
         before, prompt = ["", *model.prompts][-2:]
