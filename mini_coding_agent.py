@@ -2061,7 +2061,7 @@ def is_event(event: Any) -> bool:
     return is_like(EVENT | dict.fromkeys(needed) | event, EVENT)
 
 
-def fits(fold: Any, undo: Any, count: int) -> bool:
+def match_history(fold: Any, undo: Any, count: int) -> bool:
     """Tell whether these are a fold and undo records for a history of so many events."""
     fresh = asdict(Fold())
     if not is_like(fold, fresh) or not is_like(undo, [UNDO_RECORD]):
@@ -2080,8 +2080,8 @@ def check_session(session: Any, name: str) -> dict[str, Any]:
     events = session["history"]
     if not all(map(is_event, events)):
         raise ValueError("its history holds something that is no event")
-    if not fits(session.get("fold"), session.get("undo"), len(events)):  # they can be done without
-        session |= {"fold": asdict(Fold()), "undo": []}
+    if not match_history(session.get("fold"), session.get("undo"), len(events)):
+        session |= {"fold": asdict(Fold()), "undo": []}  # they can be done without
     return session | {"memory": memory_of(events)}
 
 
@@ -3192,11 +3192,10 @@ def build_welcome(agent: MiniAgent, model: str, host: str) -> str:
 COMMANDS: dict[str, Callable[[MiniAgent, str], str | None]] = {}
 
 
-def command(*names: str, text: str = "") -> Callable[[Callable[[MiniAgent, str], str | None]], Any]:
+def command(*names: str) -> Callable[[Callable[[MiniAgent, str], str | None]], Any]:
     """Declare a slash command of the agent and the rest of the line."""
 
     def declare(run: Callable[[MiniAgent, str], str | None]) -> Any:
-        run.__doc__ = text or run.__doc__
         COMMANDS.update(dict.fromkeys(names, run))
         return run
 
@@ -3214,19 +3213,33 @@ def show_help(agent: MiniAgent, argument: str) -> str:
     return "\n".join(lines) + "\nCtrl-C ends a request, Ctrl-D leaves."
 
 
-command("/memory", text="Show the task, the last files and the last notes.")(
-    lambda agent, argument: memory_text(memory_of(agent.session["history"]))
-)
-command("/diff", text="Show what this session's tools changed.")(
-    lambda agent, argument: session_diff(agent) or "This session changed nothing."
-)
-command("/undo", text="Take back the last request: its changes, and the conversation.")(
-    lambda agent, argument: undo_request(agent)
-)
-command("/session", text="Show the session's file, which bears its id.")(
-    lambda agent, argument: str(agent.session_store.path(agent.session["id"]))
-)
-command("/exit", "/quit", text="Leave; the session is saved already.")(lambda agent, argument: None)
+@command("/memory")
+def show_memory(agent: MiniAgent, argument: str) -> str:
+    """Show the task, the last files and the last notes."""
+    return memory_text(memory_of(agent.session["history"]))
+
+
+@command("/diff")
+def show_diff(agent: MiniAgent, argument: str) -> str:
+    """Show what this session's tools changed."""
+    return session_diff(agent) or "This session changed nothing."
+
+
+@command("/undo")
+def take_back(agent: MiniAgent, argument: str) -> str:
+    """Take back the last request: its changes, and the conversation."""
+    return undo_request(agent)
+
+
+@command("/session")
+def show_session(agent: MiniAgent, argument: str) -> str:
+    """Show the file of the session, which bears its id."""
+    return str(agent.session_store.path(agent.session["id"]))
+
+
+@command("/exit", "/quit")
+def leave(agent: MiniAgent, argument: str) -> None:
+    """Leave; the session is saved already."""
 
 
 @command("/context")
@@ -3486,11 +3499,15 @@ def piped_data(screen: Screen) -> str:
     return capture.text()
 
 
-def positive(text: str) -> int:
-    """Return a whole number above 0; raise ValueError, which argparse reports."""
-    if (value := int(text)) > 0:
-        return value
-    raise ValueError
+def above_zero(kind: type) -> Callable[[str], Any]:
+    """Return the check for a number above 0, by its ValueError argparse reports a wrong flag."""
+
+    def number(text: str) -> Any:
+        if (value := kind(text)) > 0:
+            return value
+        raise ValueError
+
+    return number
 
 
 # What is not a number or a word: None is a switch, a list may be given more than once.
@@ -3500,14 +3517,14 @@ FLAGS: list[tuple[str, Any, Any, Any, str]] = [
     ("--resume", str, None, "ID", "go on with a saved session; the beginning of its id, or latest"),
     ("--model", str, "qwen3.5:4b", "NAME", "the model's name in Ollama"),
     ("--host", str, DEFAULT_HOST, "URL", "the Ollama server; the variable OLLAMA_HOST sets it too"),
-    ("--ollama-timeout", float, 300, "S", "give up after S seconds of silence"),
-    ("--num-ctx", positive, WINDOW, "N", "context window in tokens, at most the model's"),
-    ("--max-new-tokens", positive, REPLY_TOKENS, "N", "the longest reply, in tokens"),
+    ("--ollama-timeout", above_zero(float), 300, "S", "give up after S seconds of silence"),
+    ("--num-ctx", above_zero(int), WINDOW, "N", "context window in tokens, at most the model's"),
+    ("--max-new-tokens", above_zero(int), REPLY_TOKENS, "N", "the longest reply, in tokens"),
     ("--temperature", float, 0.2, "T", "0 gives the most predictable answers"),
     ("--top-p", float, 0.9, "P", "sample from the likeliest tokens that make up this share"),
     ("--approval", str, "ask", ("ask", "auto", "never"), "before risky calls: ask, allow, deny"),
     ("--plan", None, False, "", "look, don't touch: the answer is a plan"),
-    ("--max-steps", positive, 6, "N", "tool calls for one request"),
+    ("--max-steps", above_zero(int), 6, "N", "tool calls for one request"),
     ("--keep-env", str, [], "NAME", "a secret variable that commands may see"),
     ("--sandbox", str, "auto", ("auto", "on", "off"), "confine what commands write; on insists"),
     ("--allow-write", str, [], "DIR", "one more folder that commands may write to"),
