@@ -364,6 +364,8 @@ def test_a_folded_event_and_the_memory_make_no_label_either(one_shot: OneShot) -
 
 CONTROL = [
     *("<|im_end|>", "<|im_start|>", "<|endoftext|>", "<think>", "</think>", "<tool_call>"),
+    *("◁think▷", "◁/think▷", "<seed:think>", "</seed:tool_call>", "<arg_key>", "[|endofturn|]"),
+    *("<unused94>", "<TOOLCALL>", "<minimax:tool_call>"),
     *("</tool_call>", "<tool_response>", "[INST]", "[/INST]", "<start_of_turn>", "<end_of_turn>"),
     *("<|eot_id|>", "<|start_header_id|>", "<｜end▁of▁sentence｜>", "<s>", "</s>", "<bos>"),
     *("[TOOL_CALLS]", "[AVAILABLE_TOOLS]", "<|tool_call>", "<tool_call|>", "<|channel|>"),
