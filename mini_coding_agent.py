@@ -216,28 +216,39 @@ def git_runs_foreign_programs(cwd: Path) -> bool:
     return not own or any(PROGRAM_KEYS.fullmatch(name) for name in own)
 
 
+def git_branch(root: Path, reference: str) -> str:
+    """Return the branch that a reference such as HEAD points to, `-` if none."""
+    found = git(root, "symbolic-ref", reference).strip()
+    return re.sub("^refs/(heads|remotes/[^/]+)/", "", found) or "-"
+
+
+def git_status(root: Path, repo: Path) -> dict[str, Any]:
+    """Return the branch, what has changed and what is ignored, from one process."""
+    shown = git(
+        root, "status", "--porcelain", "-z", "--branch", "--no-renames",
+        "--ignored=matching", "--ignore-submodules=all",
+    )  # fmt: skip
+    branch, *paths = (shown or "## -\0?? (unknown: git status failed)\0").split("\0")[:-1]
+    changed = [visible(path) for path in paths if not path.startswith("!! ")]
+    ignored = [os.path.relpath(repo / p[3:], root) for p in paths if p.startswith("!! ")]
+    return {
+        "branch": re.sub(r"^## (No commits yet on )?|\.\.\..*", "", branch),
+        "status": clip("\n".join(changed) or "clean", 1200),
+        "ignored": frozenset(path.replace(os.sep, "/") for path in ignored),
+    }
+
+
 def git_facts(root: Path, repo: Path) -> dict[str, Any]:
-    """Return what four git processes tell of the repository, until the first one takes too long."""
+    """Return what git tells of the repository, as far as it gets before it takes too long."""
     facts: dict[str, Any] = {"status": f"(unknown: git took over {GIT_SECONDS:.0f} s)"}
     with contextlib.suppress(subprocess.TimeoutExpired):
-        head = git(root, "symbolic-ref", "refs/remotes/origin/HEAD").strip()
-        facts["default_branch"] = head.rpartition("/")[2] or "-"
+        facts["default_branch"] = git_branch(root, "refs/remotes/origin/HEAD")
         if git_runs_foreign_programs(root):
             why = "(left out: no git, or this repository's git configuration names a program)"
-            branch = git(root, "symbolic-ref", "--short", "HEAD").strip()
-            return facts | {"branch": branch or "-", "status": why}
+            return facts | {"branch": git_branch(root, "HEAD"), "status": why}
         log = git(root, "log", "-5", "--format=%h %s")
         facts["recent_commits"] = [visible(line)[:100] for line in log.splitlines()]
-        shown = git(
-            root, "status", "--porcelain", "-z", "--branch", "--no-renames",
-            "--ignored=matching", "--ignore-submodules=all",
-        )  # fmt: skip
-        branch, *paths = (shown or "## -\0?? (unknown: git status failed)\0").split("\0")[:-1]
-        changed = [visible(path) for path in paths if not path.startswith("!! ")]
-        ignored = [os.path.relpath(repo / p[3:], root) for p in paths if p.startswith("!! ")]
-        facts["branch"] = re.sub(r"^## (No commits yet on )?|\.\.\..*", "", branch)
-        facts["status"] = clip("\n".join(changed) or "clean", 1200)
-        facts["ignored"] = frozenset(path.replace(os.sep, "/") for path in ignored)
+        facts |= git_status(root, repo)
     return facts
 
 
@@ -250,6 +261,15 @@ def read_document(path: Path, limit: int) -> str:
                 text = file.read(4 * limit).decode("utf-8", "replace").strip()
             return text if len(text) <= limit else text[:limit].rstrip() + " [...]"
     return ""
+
+
+def read_documents(root: Path, repo: Path) -> dict[str, str]:
+    """Return the beginnings of the files that explain a project, the outermost AGENTS.md first."""
+    folders = [p for p in reversed((root, *root.parents)) if inside(repo, p)]
+    files = [(folder / "AGENTS.md", 2500) for folder in folders]
+    files += [(root / name, 500) for name in ("README.md", "pyproject.toml", "package.json")]
+    texts = {os.path.relpath(path, root): read_document(path, limit) for path, limit in files}
+    return {name.replace(os.sep, "/"): text for name, text in texts.items() if text}
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
@@ -306,15 +326,10 @@ class WorkspaceContext:
         """
         root = Path(cwd).resolve()
         repo = next((p for p in (root, *root.parents) if os.path.lexists(p / ".git")), None)
-        context = cls(str(root), str(repo or root), **(git_facts(root, repo) if repo else {}))
-        context.layout = folder_lines(root, context.ignored)
-        around = [p for p in reversed((root, *root.parents)) if inside(repo or root, p)]
-        files = [(folder / "AGENTS.md", 2500) for folder in around]
-        files += [(root / name, 500) for name in ("README.md", "pyproject.toml", "package.json")]
-        for path, limit in files:
-            if text := read_document(path, limit):
-                context.project_docs[os.path.relpath(path, root).replace(os.sep, "/")] = text
-        return context
+        facts = git_facts(root, repo) if repo else {}
+        facts["layout"] = folder_lines(root, facts.get("ignored", frozenset()))
+        facts["project_docs"] = read_documents(root, repo or root)
+        return cls(str(root), str(repo or root), **facts)
 
     def parts(self) -> Iterator[tuple[int, str]]:
         """Yield the snapshot in parts with a rank: the higher, the sooner a part is left out."""
@@ -1711,29 +1726,42 @@ QUOTED = r"[\w %+,./:=@^\[\]-][\w %+,./:=@^\[\]#-]*"
 COMMAND = re.compile(rf""" *{PLAIN}(?: +(?:{PLAIN}|"{QUOTED}"|'{QUOTED}'))* *""", re.ASCII)
 
 
+def plain_words(command: str) -> list[str]:
+    """Return the words of a command that holds nothing for a shell to do, else an empty list."""
+    if len(command) > 2_000 or not COMMAND.fullmatch(command):
+        return []
+    words = shlex.split(command)
+    if words[:2] == ["git", "--no-pager"]:
+        del words[1]  # the one option that may stand before a subcommand; we add it ourselves
+    return words
+
+
+def match_row(words: list[str]) -> tuple[tuple[str, ...], list[str], list[str]]:
+    """Return the command's name, what we add to it and what follows it; no name: not in the table.
+
+    The longest name wins: "git stash list" may run, "git stash" has no row.
+    """
+    names = (tuple(words[:count]) for count in (3, 2, 1))
+    name = next((name for name in names if name in READ_ONLY), ())
+    (added, pattern), rest = READ_ONLY.get(name, ([], "")), words[len(name) :]
+    is_allowed = re.fullmatch(pattern, "".join(word + "\n" for word in rest))
+    return (name, added, rest) if is_allowed else ((), [], [])
+
+
 def read_only_argv(command: str, root: Path) -> list[str] | None:
     """Return the words to execute without a shell if the command plainly only reads, else None.
 
     None means that the human is asked. Linear in the command's length; never raises.
     """
-    if len(command) > 2_000 or not COMMAND.fullmatch(command):
-        return None
-    words = shlex.split(command)
-    if words[:2] == ["git", "--no-pager"]:
-        del words[1]  # the one option that may stand before a subcommand; we add it ourselves
-    # The longest name wins: "git stash list" may run, "git stash" has no row.
-    name = next((words[:size] for size in (3, 2, 1) if tuple(words[:size]) in READ_ONLY), [])
-    added, pattern = READ_ONLY.get(tuple(name), ([], ""))
-    rest, is_git = words[len(name) :], name[:1] == ["git"]
-    if not name or not re.fullmatch(pattern, "".join(word + "\n" for word in rest)):
-        return None
-    if not all(word.startswith("-") or is_harmless_path(word, root) for word in rest):
-        return None
-    program = find_program(name[0], root)
-    leaves = ":" in command and not os.path.lexists(root / ".git")  # HEAD:../x, :/x
-    if program is None or (is_git and (leaves or git_runs_foreign_programs(root))):
-        return None
-    return [program, *(GIT_OPTIONS if is_git else ()), *name[1:], *added, *rest]
+    name, added, rest = match_row(plain_words(command))
+    is_near = all(word.startswith("-") or is_harmless_path(word, root) for word in rest)
+    program = find_program(name[0], root) if name and is_near else None
+    options: list[str] = []
+    if program and name[0] == "git":
+        options = GIT_OPTIONS
+        leaves = ":" in command and not os.path.lexists(root / ".git")  # HEAD:../x, :/x
+        program = None if leaves or git_runs_foreign_programs(root) else program
+    return [program, *options, *name[1:], *added, *rest] if program else None
 
 
 def is_harmless_path(word: str, root: Path) -> bool:
@@ -2576,16 +2604,17 @@ class OllamaModelClient:
         try:
             for chunk in self.chunks(response):
                 piece = str(chunk.get("response") or "")
-                if is_complete and piece.strip() and finished(text + piece):
+                still = finished(text + piece)
+                if still and is_complete and piece.strip():
                     break  # the model goes on inventing: hang up, and the server stops
                 text, tokens = text + piece, tokens + 1
                 thinking |= bool(chunk.get("thinking"))
                 if chunk.get("done"):
                     return completion(text, chunk, thinking)
                 self.watch("writing", piece)
-                if not is_complete and ">" in text[-400:] and finished(text):
-                    is_complete = True
-                    wait_no_longer(response, 0.5)  # the counts mostly follow at once
+                if still != is_complete:  # to false: it was only thinking, `</think>` says
+                    is_complete = still
+                    wait_no_longer(response, 0.5 if still else self.timeout)
         except ModelError as fault:
             fault.partial = text
             if not is_complete:
@@ -2639,7 +2668,7 @@ class OllamaModelClient:
 
 
 def wait_no_longer(response: Any, seconds: float) -> None:
-    """Let a read from the server fail after so many seconds of silence."""
+    """Let a read fail after so many seconds of silence: the last figures mostly come at once."""
     with contextlib.suppress(AttributeError):  # there is no public name for the socket
         response.fp.raw._sock.settimeout(seconds)
 

@@ -269,6 +269,17 @@ def test_each_step_has_one_retry_and_no_second_one(agent: Agent) -> None:
     assert "look around" in agent.server.prompts[-1]
 
 
+def test_a_call_that_turns_out_as_thinking_is_read_past_however_slowly_the_rest_comes(
+    agent: Agent, repo: Path
+) -> None:
+    draft = call("write_file", path="draft.txt", content="x") + "</think>"
+    pieces = (len(draft) - len("</think>"), len("</think>"), 7)
+    text = f"{draft}I only thought of it.\n<final>all is done</final>"
+    agent.server.script([Reply(text, chunk=pieces, hang=0.8, hang_after=len(draft))])
+    ended_well(agent("--approval", "auto"))
+    assert not (repo / "draft.txt").exists()
+
+
 # The stream: cut at the limit of new tokens
 
 CUT = [
