@@ -60,12 +60,21 @@ def test_the_snapshot_names_workspace_branch_status_commits_layout_and_documents
 ) -> None:
     for number in range(2, 8):
         git("commit", "-q", "--allow-empty", "-m", f"Commit number {number}", cwd=repo)
-    git("update-ref", "refs/remotes/origin/trunk", "HEAD", cwd=repo)
-    git("symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/trunk", cwd=repo)
+    default = "refs/remotes/origin/release/trunk"
+    git("update-ref", default, "HEAD", cwd=repo)
+    git("symbolic-ref", "refs/remotes/origin/HEAD", default, cwd=repo)
     (repo / "calc.py").write_text("changed = True\n")
     (repo / "fresh.txt").write_text("new\n")
     text = sent_snapshot(run_here, server, repo)
-    for wanted in (str(repo), "main", "trunk", " M calc.py", "?? fresh.txt", "pkg/", "util.py"):
+    for wanted in (
+        str(repo),
+        "main",
+        "default: release/trunk",
+        " M calc.py",
+        "?? fresh.txt",
+        "pkg/",
+        "util.py",
+    ):
         assert wanted in text
     subjects = [line for line in text.splitlines() if "Commit number" in line]
     assert [line.split()[-1] for line in subjects] == ["7", "6", "5", "4", "3"]
