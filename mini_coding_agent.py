@@ -240,7 +240,7 @@ def git_status(root: Path, repo: Path) -> dict[str, Any]:
 
 def git_facts(root: Path, repo: Path) -> dict[str, Any]:
     """Return what git tells of the repository, as far as it gets before it takes too long."""
-    facts: dict[str, Any] = {"status": f"(unknown: git took over {GIT_SECONDS:.0f} s)"}
+    facts: dict[str, Any] = {"status": f"(unknown: git took over {GIT_SECONDS:g} s)"}
     with contextlib.suppress(subprocess.TimeoutExpired):
         facts["default_branch"] = git_branch(root, "refs/remotes/origin/HEAD")
         if git_runs_foreign_programs(root):

@@ -5,6 +5,7 @@ Rows of the tables are literal replies; each says in words where its shape comes
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import re
@@ -2310,11 +2311,13 @@ def test_a_stream_runs_what_the_whole_reply_would_have_run() -> None:
     replies = [*(row[2] for row in [*RECOVER, *WELCOME]), *(row[2] for row in NEVER)]
     tails = ("", "\n</think>\nDone.", "\n[tool:x]\n</think>No.", f"\n{LS}", "\nSo.\n</think>\nNo.")
     tails += ("\n</content></tool>" + "x" * 300 + "</content></tool>",)
-    for lead in ("", "Well.\n", "<think>a</think>", "<think>a <think> b</think>"):
-        for text in (lead + reply + tail for reply in replies for tail in tails):
-            whole, part = mca.parse(text), mca.parse(streamed(text))
-            if isinstance(whole, mca.Call) or isinstance(part, mca.Call):
-                assert same(whole, part), (text, part, whole)
+    leads = ("", "Well.\n", "<think>a</think>", "<think>a <think> b</think>")
+    pairs = ((reply, tail) for reply in replies for tail in tails)
+    for (reply, tail), lead in zip(pairs, itertools.cycle((*leads, leads[0]))):
+        text = lead + reply + tail
+        whole, part = mca.parse(text), mca.parse(streamed(text))
+        if isinstance(whole, mca.Call) or isinstance(part, mca.Call):
+            assert same(whole, part), (text, part, whole)
 
 
 def test_no_slip_is_run_from_within_a_quotation() -> None:
