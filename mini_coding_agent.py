@@ -454,8 +454,9 @@ def build_prompt(prefix: str, memory: str, transcript: str, tail: str) -> str:
 # the format of their family, a draft inside <think>. What has one clear meaning is read here, since
 # asking again costs a generation. What has two, or was cut off, is sent back with advice, since a
 # wrong guess would write a file or run a command.
-# INVARIANT: no call comes out of thinking, an answer, a quotation or the content of another call.
-# INVARIANT: all of it takes linear time and never raises, whatever the text.
+# It is done in four steps: values, names, openings, judgement.
+# INVARIANT: a call inside something else is not run: thinking, an answer, a quotation, a content.
+# INVARIANT: no text raises, and four times the text takes about four times as long.
 
 
 @dataclass(frozen=True, slots=True)
@@ -483,12 +484,15 @@ class Malformed:
 
 
 Reply = Call | Final | Malformed
-FORM = 'Send one call: <tool>{"name":"read_file","args":{"path":"README.md"}}</tool>'
-OPEN = f"The call was not closed; send it again, complete. {FORM}"
-TWICE = "The raw text has more than one possible end. Send that call as JSON: it carries any text."
-EARLY = "The answer was dropped: it was written before the result of the call was there."
-FIRST = "Only the first of your calls was run; send one call per reply."
-FENCE = "The fence around the whole content was removed."
+# What the model is told of a reply that cannot be taken as it stands.
+ADVICE = 'Send one call: <tool>{"name":"read_file","args":{"path":"README.md"}}</tool>'
+NOT_CLOSED = f"The call was not closed; send it again, complete. {ADVICE}"
+TWO_ENDS = (
+    "The raw text has more than one possible end. Send that call as JSON: it carries any text."
+)
+TOO_EARLY = "The answer was dropped: it was written before the result of the call was there."
+ONLY_FIRST = "Only the first of your calls was run; send one call per reply."
+UNFENCED = "The fence around the whole content was removed."
 
 
 class Unreadable(Exception):
@@ -499,11 +503,13 @@ class Unreadable(Exception):
 # made strict token by token, so that no repair ever looks into a string: the // of a URL is no
 # comment. With ( = ) for { : } the same tokens read Python's (path="a", n=1).
 LOOSE = re.compile(
-    r"""(?sx)(?P<gap>\s+|//[^\n]*|\#[^\n]*|/\*.{0,200}?\*/)|(?P<mark>[{}()\[\],:=])
-    |(?P<string>"[^"\\]*(?:\\.[^"\\]*)*"|'[^'\\]*(?:\\.[^'\\]*)*'|“[^“”\\]*(?:\\.[^“”\\]*)*”)
-    |<\|"\|>(?P<gemma>.*?)<\|"\|>|<escape>(?P<escape>.*?)<escape>
-    |(?P<word>[^\s"'“”{}\[\](),:=<>`\#]+)"""
+    r"""(?sx) (?P<gap> \s+ | //[^\n]* | \#[^\n]* | /\*.{0,200}?\*/ )      # blanks and comments
+    | (?P<mark> [{}()\[\],:=] )
+    | (?P<string> "[^"\\]*(?:\\.[^"\\]*)*" | '[^'\\]*(?:\\.[^'\\]*)*' | “[^“”\\]*(?:\\.[^“”\\]*)*” )
+    | <\|"\|>(?P<gemma>.*?)<\|"\|> | <escape>(?P<escape>.*?)<escape>   # <|"|>a.py<|"|>
+    | (?P<word> [^\s"'“”{}\[\](),:=<>`\#]+ )                         # 12, True, a bare key"""
 )
+# Inside of a string: `good` is what JSON knows; else \' or a lone backslash or a bare double quote.
 ESCAPE = re.compile(r"""(?P<good>\\(?:u[0-9a-fA-F]{4}|["\\/bfnrt]))|\\'|\\|\"""")
 STRICT = {"True": "true", "False": "false", "None": "null", "(": "{", "=": ":", ")": "}"}
 CLOSER = {"{": "}", "[": "]"}
@@ -524,13 +530,16 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     for key, value in pairs:
         if result[key] != value:
-            raise Unreadable(f"{key!r} stands there twice, with different values. {FORM}")
+            raise Unreadable(f"{key!r} stands there twice, with different values. {ADVICE}")
     return result
 
 
 def read_value(text: str, pos: int) -> tuple[Any, int, bool]:
-    """Return the object or list at pos, where it ends, and whether all its brackets are closed."""
-    out = [STRICT.get(text[pos], text[pos])]
+    """Return the object or list at pos, where it ends, and whether all its brackets are closed.
+
+    Those that are missing at the end are added; what follows shows the caller if more was cut off.
+    """
+    out = [STRICT.get(text[pos], text[pos])]  # the tokens so far; Python's ( is a { here
     wanted, pos = [CLOSER[out[0]]], pos + 1
     while 0 < len(wanted) < 20 and (token := LOOSE.match(text, pos)):
         pos, part = token.end(), strict(token)
@@ -539,7 +548,7 @@ def read_value(text: str, pos: int) -> tuple[Any, int, bool]:
         if part == ":" and out[-1][0] not in '"{[,:':
             out[-1] = json.dumps(out[-1])  # a key without quotes
         if part in ("}", "]"):
-            wanted.pop()
+            wanted.pop()  # if it is the wrong one, json.loads will say so
             if out[-1] == ",":
                 out.pop()
         if part in CLOSER:
@@ -547,20 +556,22 @@ def read_value(text: str, pos: int) -> tuple[Any, int, bool]:
         out.append(part)
     try:
         source = " ".join([*out, *reversed(wanted)])
+        # strict=False: line breaks may stand in a string as they are
         return json.loads(source, strict=False, object_pairs_hook=unique), pos, not wanted
     except (ValueError, RecursionError) as error:
         why = f"The JSON cannot be read; is a quote in a string not escaped? {str(error)[:80]}"
-        raise Unreadable(f"{why}. {FORM}") from None
+        raise Unreadable(f"{why}. {ADVICE}") from None
 
 
 # Then the names. {"tool": "Bash", "parameters": {"cmd": "ls"}} is run_shell with command="ls".
-KEYS = {
+FIELDS = {
     "name": "tool_name tool function_name function recipient_name action tool_calls function_call",
     "args": "arguments parameters params input tool_input action_input kwargs",
 }
-META = "type id tool_call_id call_id index".split()  # say nothing, as do these arguments:
+META = "type id tool_call_id call_id index".split()  # fields that say nothing, as do these args:
 EXPLAIN = ("description", "explanation", "reason", "thought", "requiresapproval")
 EXACT = ("content", "old_text", "new_text", "command")  # never trimmed: each blank counts
+# A text that as a whole is one code block; group 2 is what stands in it.
 FENCED = re.compile(r"\s*(`{3,}|~{3,})[^\n`]*\n((?:(?![ \t]*\1).*\n)*)\1\s*")
 
 
@@ -572,7 +583,8 @@ def plain_name(name: str) -> str:
 @functools.cache
 def aliases(name: str) -> set[str]:
     """Return what a known name is called, here and elsewhere, as it is compared."""
-    return {plain_name(word) for word in [name, *(SYNONYMS | KEYS).get(name, "").split()]}
+    elsewhere = (SYNONYMS | FIELDS).get(name, "")  # SYNONYMS stand with the tools, in 3c
+    return {plain_name(word) for word in [name, *elsewhere.split()]}
 
 
 def canonical(name: str, known: Iterable[str]) -> str:
@@ -587,7 +599,7 @@ def as_object(value: Any) -> dict[str, Any]:
         value = read_value(value.lstrip(), 0)[0]
     if isinstance(value, dict):
         return value
-    raise Unreadable(f"The call, or what its args are, is no JSON object. {FORM}")
+    raise Unreadable(f"The call, or what its args are, is no JSON object. {ADVICE}")
 
 
 def call_from(value: Any, given: list[tuple[str, Any]]) -> Call:
@@ -595,15 +607,15 @@ def call_from(value: Any, given: list[tuple[str, Any]]) -> Call:
     match value:
         case [first, *others]:
             call = call_from(first, given)
-            return replace(call, note=FIRST) if others else call
+            return replace(call, note=ONLY_FIRST) if others else call
     pairs = [*given, *as_object(value).items()]
-    fields = unique([(canonical(key, KEYS), item) for key, item in pairs if key not in META])
+    fields = unique([(canonical(key, FIELDS), item) for key, item in pairs if key not in META])
     name = fields.pop("name", None)
     if isinstance(name, (dict, list)) and not fields:  # what stands beside it would be unclear
         return call_from(name, [])
     args = as_object(fields.pop("args", None) or {})
     if not isinstance(name, str) or not name.strip():
-        raise Unreadable(f"The call names no tool. {FORM}")
+        raise Unreadable(f"The call names no tool. {ADVICE}")
     return make_call(canonical(name, TOOLS), [*args.items(), *fields.items()])
 
 
@@ -612,35 +624,55 @@ def make_call(name: str, pairs: list[tuple[str, Any]]) -> Call:
     params = TOOLS[name].params if name in TOOLS else dict(pairs)
     args = unique([(canonical(key, params), value) for key, value in pairs])
     args = {key: args[key] for key in args if key in params or plain_name(key) not in EXPLAIN}
-    markdown = str(args.get("path")).lower().endswith((".md", ".mdx", ".markdown"))
-    whole = name == "write_file" and not markdown and FENCED.fullmatch(str(args.get("content")))
-    return Call(name, {**args, "content": whole[2]}, FENCE) if whole else Call(name, args)
+    is_markdown = str(args.get("path")).lower().endswith((".md", ".mdx", ".markdown"))
+    fenced = FENCED.fullmatch(str(args.get("content")))
+    if fenced and name == "write_file" and not is_markdown:
+        return Call(name, args | {"content": fenced[2]}, UNFENCED)
+    return Call(name, args)
 
 
-# Then the openings, searched from left to right; where several fit, the first is taken. After that
+# Then the openings. TOKEN finds the next place where something begins on which it depends whether a
+# call counts; `token.lastgroup` is the name of the alternative that fits:
+#
+#     think, thinking, unthink   a thought with its end; one without; an end without its beginning
+#     shown                      a comment, <code> or <pre> of HTML: to be seen, not to be run
+#     invented                   the model goes on with our transcript and makes up a result
+#     final                      an answer, to its end tag or to the end of the reply
+#     native, tag                a call in the format of a family of models; in ours
+#     likely, bare               a call if it names a tool of ours: <read_file>, {"name": "ls"}
+#     block                      a code block with anything else; `fence` is its first line
+#     quoted                     indented, after >, in quotes or backticks: no call stands in it
+#     broken                     what only a damaged call looks like
+#
+# Where two begin alike the first is taken, so what is longer or surer stands before the rest: a
+# closed thought before an open one, <final> and <tool> before any other <NAME>, ``` before `, and
+# what is broken last. `(?(fence)x|(?!))` is x in a code block and fails elsewhere. After the opening
 # of a call stands JSON, Python's (name=value), or elements like <content>...</content>.
 NAME = r"[A-Za-z_][\w.-]*"
 ATTR = r"""([\w.-]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'<>]*[^\s"'<>/]))"""
-MIND = "think|thinking|thoughts?|reason|reasoning|analysis|scratch_?pad|reflection|inner_monologue"
+THINK = "think|thinking|thoughts?|reason|reasoning|analysis|scratch_?pad|reflection|inner_monologue"
 THINKING = {  # how families of models open their thinking, and how they close it
-    rf"<(?:\w+:)?(?P<mind>{MIND})\b[^<>]*(?<!/)>": r"</(?:\w+:)?(?P=mind)\s*>",
-    rf"<\|(?:begin_of_|start_)?(?:{MIND})\|>": rf"<\|(?:/|end_of_|end_)(?:{MIND})\|>",
+    rf"<(?:\w+:)?(?P<mind>{THINK})\b[^<>]*(?<!/)>": r"</(?:\w+:)?(?P=mind)\s*>",
+    rf"<\|(?:begin_of_|start_)?(?:{THINK})\|>": rf"<\|(?:/|end_of_|end_)(?:{THINK})\|>",
     r"\[THINK\]|◁think▷": r"\[/THINK\]|◁/think▷",
     r"<(?:\|channel|unused94)>thought": r"<channel\|>|<unused95>",
     r"<\|channel\|>analysis": r"<\|end\|>",  # the last: it ends other things too
 }
-MUSE = "|".join(THINKING).replace("?P<mind>", "?:")
-UNTHINK = re.compile("|".join([*THINKING.values()][:-1]).replace("(?P=mind)", f"(?:{MIND})"), re.I)
-PARTS = {  # in OPENINGS each of these words stands for its pattern, in a group of its own
+THINK_BEGIN = "|".join(THINKING).replace("?P<mind>", "?:")
+THINK_END = "|".join([*THINKING.values()][:-1]).replace("(?P=mind)", f"(?:{THINK})")
+# In OPENINGS each of these words stands for its pattern. As a group's name may be used only once, a
+# NAME at place 812 becomes (?P<NAME812>...), and `piece` asks for what begins with NAME.
+PARTS = {
     "THOUGHT": "|".join(f"(?:{begin}).*?(?:{end})" for begin, end in THINKING.items()),
-    "KEYS": "|".join(" ".join([*KEYS, *KEYS.values(), *META]).split()).replace("_", "_?"),
-    "MUSE": MUSE, "UNTHINK": UNTHINK.pattern, "NAME": NAME, "ATTRS": rf"(?:\s+{ATTR})*",
+    "KEYS": "|".join(" ".join([*FIELDS, *FIELDS.values(), *META]).split()).replace("_", "_?"),
+    "THINK_BEGIN": THINK_BEGIN, "THINK_END": THINK_END,
+    "NAME": NAME, "ATTRS": rf"(?:\s+{ATTR})*",
 }  # fmt: skip
 OPENINGS = r"""(?imsx)
-  (?P<think> THOUGHT ) | (?P<thinking> MUSE ) | (?P<unthink> UNTHINK )
+  (?P<think> THOUGHT ) | (?P<thinking> THINK_BEGIN ) | (?P<unthink> THINK_END )
 | (?P<shown> <!--(?:.*?-->|.*) | <(?P<box>code|pre|blockquote|q)\b[^<>]*>(?:.*?</(?P=box)|.*) )
-| (?P<invented> ^\[(?:tool|user)\b )                  # the model goes on with our transcript
-| (?P<fence> ^[ \t]*(?:Action:\s*)?(?P<ticks>`{3,}|~{3,})[^\n`]*(?:\n\s*|\Z) )? (?: # in a block?
+| (?P<invented> ^\[(?:tool|user)\b )                                 # [tool:read_file]
+| (?P<fence> ^[ \t]*(?:Action:\s*)?(?P<ticks>`{3,}|~{3,})[^\n`]*(?:\n\s*|\Z) )? (?: # ```json
     (?P<final> (?:<final(?:_answer)?\b[^<>]*> | <\|(?:channel\|>final<\|message|START_RESPONSE)\|>)
       (?P<answer> .*? ) (?: (?P<over> </final\w*\s*> | <\|(?:end|return|END_RESPONSE)\|> ) | \Z) )
   | (?P<native>
@@ -657,39 +689,44 @@ OPENINGS = r"""(?imsx)
       \s* (?: <[|｜]tool[▁_](?:sep|call_argument_begin)[|｜]> | (?=`) )  # deepseek, kimi: {..}
     | ✿FUNCTION✿:\s* NAME \s*✿ARGS✿:\s*(?=\{) )                      # qwen-agent
   | (?P<tag> <tool ATTRS \s*/?> )                                    # ours
-  | (?P<likely>                                     # lfm2, olmo, gemma3: (path="a.py"); cline
+  | (?P<likely>    # lfm2, olmo, gemma3: [read_file(path="a.py")]; others: read_file, next line {..}
       (?:\[ | <(?:function_calls|tool_code)>\s* | (?(fence)(?<=tool_code\n)|(?!)))
       (?:print\()? NAME (?=\() | ^NAME[ ]*\n(?=\{)
-    | <NAME ATTRS \s*(?: /> | >(?=\s*(?:<\w+>|</|\{|\Z)) ) )         # <read_file><path>a.py</path>
+    | <NAME ATTRS \s*(?: /> | >(?=\s*(?:<\w+>|</|\{|\Z)) ) )  # cline: <read_file><path>a.py</path>
   | (?P<bare> (?=[{\[]\s*(?:\{\s*)?["'“]?(?:KEYS|\w+)["'”]?\s*:) )   # {"name": "ls", "args": {}}
-  | (?P<block> (?(fence)|(?!)) ) )                                   # nothing of all this
+  | (?P<block> (?(fence)|(?!)) ) )
 | (?P<quoted> (?<=[^\s>])(?:[ \t]*\n){2,}(?:(?:[ ]{4}|\t)[^\n]*(?:\n|\Z))+   # an indented block
   | ^[ \t]*(?:(?:[-*+]|\d+[.)])[ \t]+)*>[^\n]*                       # > quoted
-  | (?<!\w)['‘]<\w[^\n]{0,400}?['’]                                  # '<tool>'
+  | (?<!\w)['‘]<\w[^\n]{0,400}?['’]                                  # '<tool>', not don't
   | (?<!\w)"(?:(?!\n\s*\n)[^"])*"? | [“„«»‹›「『](?:(?!\n\s*\n)[^”“«»‹›」』])*[”“«»‹›」』]?
   | (?<!`)(?P<run>`+)(?!`)(?:(?!\n[ \t]*\n).){1,4000}?(?<!`)(?P=run)(?!`) )    # `code`
-| (?P<broken> </?tool(?:_call)?(?![\w-]) | <function= | \[(?:TOOL_CALLS|ARGS)\]
+| (?P<broken>            # what nothing above could take; Action Input: is a call without its name
+    </?tool(?:_call)?(?![\w-]) | <function= | \[(?:TOOL_CALLS|ARGS)\]
   | <[|｜]tool[▁_]call[▁_]begin | Action\sInput: | (?<!\w)['‘]<(?:tool|final)\b
   | (?<!`)`+(?!`)(?:(?<=``)|(?=\S))(?:(?!\n[ \t]*\n)[^`])*?<(?:tool|final)\b )  # `open <tool>
 """
 TOKEN = re.compile(
     re.sub("|".join(PARTS), lambda m: f"(?P<{m[0]}{m.start()}>{PARTS[m[0]]})", OPENINGS)
 )
-JSON = re.compile(r"(?:[\s`]|(?://|#).*\n|/\*[^*]{0,200}\*/|json\s|<!\[CDATA\[)*(?=[{\[(])")
+# What may stand between the opening of a call and its JSON: blanks, a comment, "json", CDATA.
+BEFORE_JSON = re.compile(r"(?:[\s`]|(?://|#).*\n|/\*[^*]{0,200}\*/|json\s|<!\[CDATA\[)*(?=[{\[(])")
 ELEMENT = re.compile(  # <content>, <parameter=path>, <arg_key>path</arg_key><arg_value>
     rf"""(?x)\s*<(?:arg_key>\s*(?P<key_glm>{NAME})\s*</arg_key>\s*<)?(?P<tag>[\w.:｜-]+)
     (?:\s*(?:=|\sname=)\s*["']?(?P<key>{NAME})["']?(?:\sstring="\w+")?)?
     \s*>(?:(?P<gap>\r?\n)|(?P<cdata><!\[CDATA\[))?"""
 )
+# A call in a raw value: then the end of the value could be the end of that one's.
 NESTED = re.compile(r"</tool>|<tool\s+[\w.-]+\s*=|<tool>\s*\{", re.I)
 NEXT = re.compile(r"</tool\s*>\s*(?:<tool\s|\[(?:tool|user):)", re.I)  # a call is over
 END = re.compile(  # } and ``` that are too many; </tool>, </tol>, <\tool>, <tool>, <|im_end|>, </s>
-    rf"""(?ix)\]\]> | [\s)}}\];,`~]+ | (?!{UNTHINK.pattern}) (?P<tag>
+    rf"""(?ix)\]\]> | [\s)}}\];,`~]+ | (?!{THINK_END}) (?P<tag>
     <[/\\]\s*(?!(?:{"|".join(EXACT)})\b)[\w:.｜-]+\s*> | <tool(?:_call)?>(?!\s*[{{<]) | <\w+\|>
     | <end_\w+> | <start_function_response> | \[/\w+\] | \[\|\w+\|\]
     | <[|｜](?!\w*(?:begin|start|channel|python_tag)|tool_call[|｜])[^<>\n]{{1,40}}[|｜]> )"""
 )
-CHILD = re.compile(rf"\s*<(?!tool|final|invoke|function|{MIND})(\w+)>", re.I)
+# What goes on like <div><p>: unless <p> is a tool, all of <div> is only text.
+CHILD = re.compile(rf"\s*<(?!tool|final|invoke|function|{THINK})(\w+)>", re.I)
+# A stream that may have come to its end: an end tag or an invented "[tool:" and little after it.
 ENDED = re.compile(r"(?:</(?:tool|final)\w*\s*>|/>|\n\[\w).{0,100}\Z", re.I | re.S)
 
 
@@ -697,20 +734,25 @@ ENDED = re.compile(r"(?:</(?:tool|final)\w*\s*>|/>|\n\[\w).{0,100}\Z", re.I | re
 class Found:
     """What stands at text[start:end]: a call, an answer or what is broken, else without `item`."""
 
-    kind: str  # a call without our tag or in a code block is "loose"; with raw text it is "raw"
+    # Of a call "json", "raw" or "none" (no arguments), "loose" if it is without our tag or in a code
+    # block; of all else the name in OPENINGS.
+    kind: str
     start: int
     end: int
     item: Any = None  # a Reply
-    closed: bool = False  # by its own end
+    closed: bool = False  # by its own end; of a thought: no other one begins in it
 
 
 def piece(token: re.Match[str], kind: str) -> str:
-    """Return the one part of this kind that the opening has, or ""."""
+    """Return what a word of PARTS stands for in this opening, or ""."""
     return next((v for key, v in token.groupdict().items() if v and key.startswith(kind)), "")
 
 
 def ends_twice(text: str, pos: int, closing: re.Pattern[str], value: str) -> bool:
-    """Tell whether a raw value that ends at pos could as well end elsewhere."""
+    """Tell whether a raw value that ends at pos could as well end elsewhere.
+
+    The next call ends the search, unless the value is a text that has calls in it.
+    """
     after = None if "<tool" in value else NEXT.search(text, pos)
     again = closing.search(text, pos, after.start() if after else len(text))
     return bool(again or NESTED.search(value))
@@ -724,10 +766,10 @@ def read_elements(text: str, pos: int, ours: bool) -> tuple[dict[str, Any], int]
         closing = re.compile(rf"{']]>' * bool(element['cdata'])}</{re.escape(tag)}\s*>", re.I)
         close = closing.search(text, element.end())
         if not close or len(args) == 20:  # no tool has so many
-            raise Unreadable(OPEN)
+            raise Unreadable(NOT_CLOSED)
         value, pos = text[element.end() : close.start()], close.end()
         if key == tag and ends_twice(text, pos, closing, value):
-            raise Unreadable(TWICE)
+            raise Unreadable(TWO_ENDS)
         if canonical(key, EXACT) not in EXACT:
             value = value.strip()
         elif element["gap"] and not ours:  # native formats have a newline at both ends
@@ -740,7 +782,7 @@ def read_body(text: str, token: re.Match[str]) -> tuple[Any, int, bool, str]:
     """Return what follows the opening of a call, where it ends, if it looks whole, and its form."""
     if token[0].endswith("/>"):
         return {}, token.end(), True, "none"
-    if body := JSON.match(text, token.end()):
+    if body := BEFORE_JSON.match(text, token.end()):
         return *read_value(text, body.end()), "json"
     args, end = read_elements(text, token.end(), bool(token["tag"]))
     return args, end, bool(args), "raw" if args else "none"
@@ -761,11 +803,12 @@ def read_call(text: str, token: re.Match[str]) -> Found:
     given = [(key, "".join(quoted)) for key, *quoted in re.findall(ATTR, piece(token, "ATTRS"))]
     call = call_from(value, [*given, *[("name", name)] * bool(name)])
     end, closed = read_end(text, end, token[0].endswith("/>"), not is_loose)
-    # INVARIANT: a risky call in our tag or in elements has its end tag.
+    # INVARIANT: no prefix of a risky call yields a call. It needs its end tag, or a form of which
+    # the last bracket shows that it is whole; what only reads may go without.
     is_safe = call.name in TOOLS and not TOOLS[call.name].risky
-    is_clear = whole and (is_safe or (form, is_ours) == ("json", False))
-    if not (closed or is_clear):
-        raise Unreadable(OPEN)
+    ends_in_bracket = form == "json" and not is_ours
+    if not closed and not (whole and (is_safe or ends_in_bracket)):
+        raise Unreadable(NOT_CLOSED)
     return Found("loose" if is_loose else form, token.start(), end, call, closed)
 
 
@@ -782,7 +825,7 @@ def fits(call: Call) -> bool:
     """Tell whether a tool of ours is called; raise Unreadable if it has no such arguments."""
     params = TOOLS[call.name].params if call.name in TOOLS else {}
     if params and not call.args.keys() <= params.keys():
-        raise Unreadable(f"The arguments of {call.name} are {', '.join(params)}. {FORM}")
+        raise Unreadable(f"The arguments of {call.name} are {', '.join(params)}. {ADVICE}")
     return bool(params)
 
 
@@ -793,13 +836,15 @@ def step_over(text: str, token: re.Match[str]) -> int:
         closing = re.compile(rf"^[ \t]*{ticks}{ticks[0]}*[ \t]*$", re.M)
         close = closing.search(text, token.end("ticks"))
         if not close and "<tool" in text[token.end("ticks") :]:
-            raise Unreadable(f"The call stands in a code block that is not closed. {FORM}")
+            raise Unreadable(f"The call stands in a code block that is not closed. {ADVICE}")
         return close.end() if close else len(text)
-    with contextlib.suppress(Unreadable):
-        end = read_value(text, end)[1] if token.lastgroup == "bare" else end
+    if token.lastgroup == "bare":
+        with contextlib.suppress(Unreadable):
+            end = read_value(text, end)[1]
     child = CHILD.match(text, end)
-    is_box = child and canonical(child[1], TOOLS) not in TOOLS
-    return max(end, text.find(f"</{piece(token, 'NAME')}", end, end + 20_000)) if is_box else end
+    if child and canonical(child[1], TOOLS) not in TOOLS:
+        end = max(end, text.find(f"</{piece(token, 'NAME')}", end, end + 20_000))
+    return end
 
 
 def read_token(text: str, token: re.Match[str]) -> Found:
@@ -807,10 +852,12 @@ def read_token(text: str, token: re.Match[str]) -> Found:
     kind, start, end = token.lastgroup or "", token.start(), token.end()
     if kind == "final":  # nothing after it is looked at
         return Found(kind, start, len(text), Final(token["answer"].strip()), bool(token["over"]))
-    is_single = len(re.findall(MUSE, token[0], re.I)) == 1  # no thinking in the thinking
+    # In <think>a<think>b</think> it is not sure which of the two has ended.
+    is_single = len(re.findall(THINK_BEGIN, token[0], re.I)) == 1
     try:
         if kind in ("broken", "thinking"):
-            raise Unreadable(f"The thinking is not closed, or the tag of a call is broken. {FORM}")
+            why = "The thinking is not closed, or the tag of a call is broken"
+            raise Unreadable(f"{why}. {ADVICE}")
         found = read_call(text, token) if names_tool(text, token) else None
         if found and (kind != "bare" or fits(found.item)):
             return found
@@ -820,19 +867,19 @@ def read_token(text: str, token: re.Match[str]) -> Found:
         return Found("broken", start, len(text), Malformed(str(error)))
 
 
-# At last the judgement: what was found is a call only where a call may stand.
+# At last the judgement: what was found is a call only where a call may stand. The hard part is a
+# stray </think>. Many templates write the <think> themselves, so all before its end was thinking, and
+# a call in there only a draft. But where a reply begins with a closed call or answer and not with
+# prose, that one is sure, and a </think> after some more text changes nothing.
 def survey(text: str) -> tuple[list[Found], int, bool]:
-    """Return calls, answers and faults; where the thinking before them ends; if that is sure.
-
-    All before a stray </think> was thinking, so what begins with prose is not sure.
-    """
+    """Return calls, answers and faults; where the thinking before them ends; if that is sure."""
     items: list[Found] = []
-    pos, begin, single, sure = 0, 0, True, False
+    pos, begin, single, sure = 0, 0, True, False  # single: each thought so far is clearly one
     while token := TOKEN.search(text, pos):
         found = read_token(text, token)
         pos = max(found.end, pos + 1)
         match found.kind:
-            case "invented" if items:
+            case "invented" if items:  # what follows is not the model's to say
                 return items, begin, items[0].kind != "loose"
             case "unthink" if not (sure and text[items[0].end : found.start].strip()):
                 items, begin, sure = [], found.end, False
@@ -850,12 +897,13 @@ def parse(raw: str, cut: bool = False) -> Reply:
     items, begin, sure = survey(raw)
     first = items[0] if items else Found("text", begin, len(raw), Final(raw[begin:].strip()))
     last = items[-1] if items else first  # if that is broken, perhaps all before it was thinking
-    thought = not sure and type(last.item) is Malformed and UNTHINK.search(raw, last.start)
+    rest = raw[last.start :]
+    thought = not sure and type(last.item) is Malformed and re.search(THINK_END, rest, re.I)
     match first.item:
         case Call() as call if not thought:
             return judged(call, items, raw, begin, cut)
         case Final("") | None:
-            return Malformed(f"The reply is empty. {FORM} Or answer: <final>...</final>")
+            return Malformed(f"The reply is empty. {ADVICE} Or answer: <final>...</final>")
         case Final(text):
             return Final(text, cut and not first.closed)
     return Malformed(last.item.why)
@@ -864,27 +912,26 @@ def parse(raw: str, cut: bool = False) -> Reply:
 def judged(call: Call, items: list[Found], raw: str, begin: int, cut: bool) -> Reply:
     """Return the first call if it may stand there, with a note about what was left out."""
     first, then = [*items, Found("end", len(raw), len(raw))][:2]
-    late = {Call: FIRST, Final: EARLY}.get(type(then.item), "")
+    late = {Call: ONLY_FIRST, Final: TOO_EARLY}.get(type(then.item), "")
     before = [line for line in raw[begin : first.start].splitlines() if line.strip()]
-    is_last = first.end >= (then.start if late == FIRST else len(raw))
+    is_last = first.end >= (then.start if late == ONLY_FIRST else len(raw))
     if cut and not first.closed:
-        return Malformed(OPEN)
+        return Malformed(NOT_CLOSED)
     if first.kind == "loose" and not (is_last and len(before) <= 2):  # perhaps only an example
-        return Malformed(f"A call has to be in its tag, or the last thing in the reply. {FORM}")
+        return Malformed(f"A call has to be in its tag, or the last thing in the reply. {ADVICE}")
     return replace(call, note=f"{call.note} {late}".strip())
 
 
 def finished(text: str) -> bool:
     """Tell whether a growing reply can be stopped, as parse will return no other call or answer."""
-    if (
-        not ENDED.search(text[-140:])
-        or sum(map(text.lower().count, ("</tool", "</final", "/>"))) > 4
-    ):
+    if not ENDED.search(text[-140:]):
         return False  # cheap, since this is asked for each chunk of a stream
+    if sum(map(text.lower().count, ("</tool", "</final", "/>"))) > 4:
+        return False  # it would be read as a whole at each of its many end tags
     items, _, sure = survey(text)
     first = items[0] if items else Found("", 0, 0)
-    is_sure = first.kind != "raw" or NEXT.search(text, first.start)  # else another end may follow
-    return first.closed and (first.kind == "final" or (sure and bool(is_sure)))
+    no_other_end = first.kind != "raw" or NEXT.search(text, first.start) is not None
+    return first.closed and (first.kind == "final" or (sure and no_other_end))
 
 
 SURROGATE = re.compile("[\ud800-\udfff]")  # half of a pair: JSON can spell it, UTF-8 cannot
@@ -2762,7 +2809,7 @@ def shared_bytes(one: str, two: str) -> int:
 def read_reply(done: Completion) -> "Reply":
     """Return what a completion means, control tokens restored (chapter 2)."""
     if done.lost:
-        return Malformed(f"{done.lost}. {FORM}")
+        return Malformed(f"{done.lost}. {ADVICE}")
     match parse(str(done), done.cut):
         case Call(name, args, note):
             plain = {k: restore(v) if isinstance(v, str) else v for k, v in args.items()}
@@ -3037,7 +3084,7 @@ class Screen:
         elif kind == "result":
             self.say(indent + brief(what), "red" * what["content"].startswith("error: "))
         else:
-            text = str(what).partition(FORM)[0].rstrip()  # humans know how to write a call
+            text = str(what).partition(ADVICE)[0].rstrip()  # humans know how to write a call
             self.say(f"{indent}[{kind}] {text}", "red" if kind == "warning" else "dim")
 
     def watch(self, phase: str, piece: str) -> None:
