@@ -646,8 +646,8 @@ def make_call(name: str, pairs: list[tuple[str, Any]]) -> Call:
 #
 # Where two begin alike the first is taken, so what is longer or surer stands before the rest: a
 # closed thought before an open one, <final> and <tool> before any other <NAME>, ``` before `, and
-# what is broken last. `(?(fence)x|(?!))` is x in a code block and fails elsewhere. After the opening
-# of a call stands JSON, Python's (name=value), or elements like <content>...</content>.
+# what is broken last. `(?(fence)x|(?!))` is x in a code block and fails elsewhere. What follows an
+# opening is JSON, Python's (name=value), or elements like <content>...</content>.
 NAME = r"[A-Za-z_][\w.-]*"
 ATTR = r"""([\w.-]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'<>]*[^\s"'<>/]))"""
 THINK = "think|thinking|thoughts?|reason|reasoning|analysis|scratch_?pad|reflection|inner_monologue"
@@ -734,8 +734,8 @@ ENDED = re.compile(r"(?:</(?:tool|final)\w*\s*>|/>|\n\[\w).{0,100}\Z", re.I | re
 class Found:
     """What stands at text[start:end]: a call, an answer or what is broken, else without `item`."""
 
-    # Of a call "json", "raw" or "none" (no arguments), "loose" if it is without our tag or in a code
-    # block; of all else the name in OPENINGS.
+    # Of a call "json", "raw" or "none" (no arguments), or "loose" if it is without our tag or in a
+    # code block; of all else the name in OPENINGS.
     kind: str
     start: int
     end: int
@@ -868,9 +868,9 @@ def read_token(text: str, token: re.Match[str]) -> Found:
 
 
 # At last the judgement: what was found is a call only where a call may stand. The hard part is a
-# stray </think>. Many templates write the <think> themselves, so all before its end was thinking, and
-# a call in there only a draft. But where a reply begins with a closed call or answer and not with
-# prose, that one is sure, and a </think> after some more text changes nothing.
+# stray </think>. Many templates write the <think> themselves, so all before its end was thinking,
+# and a call in there only a draft. But where a reply begins with a closed call or answer and not
+# with prose, that one is sure, and a </think> after some more text changes nothing.
 def survey(text: str) -> tuple[list[Found], int, bool]:
     """Return calls, answers and faults; where the thinking before them ends; if that is sure."""
     items: list[Found] = []
