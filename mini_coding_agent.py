@@ -954,7 +954,9 @@ def render(call: Call) -> str:
 # ---- 3b. Declaring a tool ----
 #
 # One decorated function is all there is to a tool. Its signature is the schema that the model
-# reads, the annotations are the checks, the first line of its docstring is the description.
+# reads, the annotations are the checks, the first line of its docstring is the description. A check
+# is a function from what the model wrote to what the tool gets; its ValueError goes on after the
+# argument's name: "start must be a whole number from 1 to 10000000".
 
 
 def as_text(value: Any) -> str:
@@ -983,7 +985,6 @@ def between(low: int, high: int) -> Callable[[Any], int]:
     return check
 
 
-AnyText = Annotated[str, as_text]
 Filled = Annotated[str, as_filled]
 LineNumber = Annotated[int, between(1, 10_000_000)]
 Seconds = Annotated[int, between(1, 600)]
@@ -1056,11 +1057,14 @@ class Tool:
         problems = [f"unknown argument {name!r}" for name in args if name not in self.params]
         bound = {}
         for name, param in self.params.items():
-            kind = param.annotation
-            plain = BARE_CHECKS.get(getattr(kind, "__name__", kind))
-            check = next(iter(get_args(kind)[1:]), plain) or (lambda value: value)
+            kind, check = param.annotation, None
+            if get_args(kind):
+                check = get_args(kind)[1]  # of Annotated[str, as_filled]
+            else:  # `int`, or "int" in a file with postponed annotations
+                check = BARE_CHECKS.get(getattr(kind, "__name__", kind))
             try:
-                bound[name] = check((self.defaults | args)[name])
+                value = (self.defaults | args)[name]
+                bound[name] = check(value) if check else value
             except KeyError:
                 problems.append(f"missing argument {name!r}")
             except ValueError as problem:
@@ -1134,13 +1138,14 @@ def resolve_path(root: Path, raw: str) -> Path:
     """Return the real path of a name inside the workspace; raise ToolError for any other."""
     name = visible(raw)[:200]
     try:
-        raw.encode()
+        raw.encode()  # half of a surrogate pair fails here, a name that is too long at lstat
         path = (root / raw).resolve()
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             os.lstat(path)
-    except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, a NUL byte
+    except (OSError, RuntimeError, ValueError) as error:  # also a loop of links, a NUL byte
         why = getattr(error, "strerror", None) or str(error)[:100]
         raise ToolError(f"not a usable path: {name} ({why})") from None
+    # The second is for a workspace of `/`: what stands there is no file.
     if not inside(root, path) or path.parts[1:2] in (("proc",), ("sys",), ("dev",)):
         raise ToolError(f"path escapes workspace: {name}; use paths relative to it")
     if any(is_protected(part) for part in path.relative_to(root).parts):
@@ -1214,8 +1219,9 @@ def read_file(
     room = min(READ_CHARS, agent.window.result_chars) - 300  # so that whole lines fit
     wanted = enumerate(lines[start - 1 : end], start)
     shown = [f"{number:>4}: {clip(line, min(2000, room))}" for number, line in wanted]
-    ends = itertools.accumulate(len(line) + 1 for line in shown)
-    del shown[max(sum(place <= room for place in ends), 1) :]
+    ends = itertools.accumulate(len(line) + 1 for line in shown)  # where each of them ends
+    fitting = sum(end <= room for end in ends)
+    del shown[max(fitting, 1) :]
     last = start + len(shown) - 1
     facts = {"file": name, "digest": digest(data), "lines": [start, last]}
     if stands_above(agent.session, facts):
@@ -1230,6 +1236,8 @@ def read_file(
 def stands_above(session: dict[str, Any], facts: dict[str, Any]) -> bool:
     """Tell whether the same lines of the same bytes stand in the prompt already, whole and last."""
     fold, same = Fold(**session["fold"]), facts["digest"]
+    # A fold (chapter 4) shows one line of what stands before `at`; `chars` says that it clips the
+    # event there. A read begins with "# ", unlike an answer that it is unchanged.
     for event in reversed(session["history"][fold.at + bool(fold.chars) :]):
         if event.get("file") == facts["file"] and event.get("digest", same) != same:
             return False
@@ -1264,7 +1272,7 @@ def matching_lines(agent: "MiniAgent", top: Path, regex: re.Pattern[str]) -> Ite
     Raise Expired after SEARCH_SECONDS, but only between two files.
     """
     queue, deadline = [top], time.monotonic() + SEARCH_SECONDS
-    for path in queue:
+    for path in queue:  # which grows meanwhile
         if time.monotonic() > deadline:
             raise Expired
         entries = folder_entries(path, agent.workspace.ignored, agent.root)  # of a file: none
@@ -1281,6 +1289,7 @@ def compile_pattern(pattern: str, can_stop: bool) -> re.Pattern[str]:
     """Return the regex; what is none, or could run for ever unstopped, is taken as plain text."""
     errors = contextlib.suppress(re.error, OverflowError, RecursionError)
     with errors, warnings.catch_warnings(record=True):  # which keeps them from the screen
+        # Nearly all that run for ever repeat a repetition, (a+)+$; (a|a)+$ does slip through.
         if can_stop or len(re.findall(r"[*+?{]", pattern)) < 2:
             return re.compile(pattern)
     return re.compile(re.escape(pattern))
@@ -1294,17 +1303,17 @@ def search(agent: "MiniAgent", pattern: Filled, path: Filled = ".") -> str:
         raise no_such_file(agent.root, top)
     # There is no alarm on Windows, and none for a thread.
     can_stop = hasattr(signal, "SIGALRM") and threading.current_thread() is threading.main_thread()
-    lines, as_text = list[str](), ""
+    lines, taken = list[str](), ""
     try:
         with time_limit(SEARCH_SECONDS) if can_stop else contextlib.nullcontext():
             regex = compile_pattern(pattern, can_stop)
-            as_text = " as plain text" * (regex.pattern != pattern)
+            taken = " as plain text" * (regex.pattern != pattern)
             lines.extend(itertools.islice(matching_lines(agent, top, regex), 101))
     except Expired:  # what was found so far stays
         lines.append(f"[stopped after {SEARCH_SECONDS:g} seconds; search a smaller path]")
     if len(lines) > 100:
         lines[100:] = ["[stopped after 100 matches; search a smaller path]"]
-    return "\n".join(lines) or f"no match for {pattern!r}{as_text}"
+    return "\n".join(lines) or f"no match for {pattern!r}{taken}"
 
 
 # Changing files. What is no UTF-8 is kept as lone surrogates ("surrogateescape"), so that a patch
@@ -1361,7 +1370,7 @@ def diff_lines(data: bytes) -> list[str]:
 
 
 def diff_hunks(before: bytes, after: bytes) -> list[str]:
-    """Return the hunks of a unified diff, of many lines one from the first change to the last."""
+    """Return the hunks of a unified diff; of too many lines one, from first change to last."""
     old, new = diff_lines(before), diff_lines(after)
     if len(old) + len(new) <= DIFF_LINES:
         return list(difflib.unified_diff(old, new, lineterm=""))[2:]
@@ -1385,7 +1394,7 @@ def replace_file(path: Path, data: bytes, mode: int = 0o666) -> None:
             file.write(data)
         if path.exists():
             os.chmod(temporary, mode)  # the umask may have taken bits away
-        for pause in [0.05] * 20 if os.name == "nt" else []:  # there a reader may hold it
+        for pause in [0.05] * 20 if os.name == "nt" else []:  # Windows refuses while someone reads
             with contextlib.suppress(PermissionError):
                 return os.replace(temporary, path)
             time.sleep(pause)
@@ -1410,7 +1419,8 @@ Content = Annotated[str, as_content]
 def syntax_problem(name: str, data: bytes) -> str:
     """Return what keeps a .py, .json or .toml file from being read, as a line for the result."""
     try:
-        match Path(name).suffix if len(data) < 1_000_000 else "":  # more would take seconds
+        kind = Path(name).suffix if len(data) < 1_000_000 else ""  # more would take seconds
+        match kind:
             case ".py":
                 with warnings.catch_warnings(record=True):
                     compile(data, name, "exec", dont_inherit=True)
@@ -1488,7 +1498,9 @@ def missed_patch(path: str, lines: list[str], old: str) -> str:
 
 CAPTURE_BYTES = 200_000  # kept of each end of an output while it is read
 ADOPT_ORPHANS = 36  # PR_SET_CHILD_SUBREAPER
-SECRET = re.compile(  # in "NAME=value"; the last line is for https://user:password@host
+# A variable that no command sees, as "NAME=value". It is a secret by its name, but not
+# TOKENIZERS_PARALLELISM; the last line is for https://user:password@host.
+SECRET = re.compile(
     r"(?i)^[^=]*(token(?!iz)|secret|passw|passphrase|credential|(api|access|private)_?key|auth_config"
     r"|jwt|bearer|cookie|webhook|sshpass|connection_string|database_url|_(keys?|pat|pwd|auth|dsn)=)"
     r"|://[^/\s@]*:[^/\s@]+@"
@@ -1538,7 +1550,7 @@ def children() -> set[int]:
 
 
 def kill_children(others: set[int]) -> None:
-    """Kill the children but for `others`; each leaves its own to us, so look until none is left."""
+    """Kill all children but `others`; each leaves its own to us, so look until none is left."""
     deadline = time.monotonic() + 2
     while (left := children() - others) and time.monotonic() < deadline:
         for pid in left:
@@ -1552,13 +1564,14 @@ def stop(process: Any, others: set[int]) -> None:
     if process and os.name == "nt":
         kill = ["taskkill", "/T", "/F", "/PID", str(process.pid)]
         subprocess.run(kill, capture_output=True, check=False)
-    done = contextlib.suppress(OSError, AttributeError, subprocess.TimeoutExpired)
+    # AttributeError: Windows has no killpg; or Ctrl-C came before there was a process.
+    survived = contextlib.suppress(OSError, AttributeError, subprocess.TimeoutExpired)
     try:
-        with done:  # AttributeError: no process yet, Ctrl-C came while it was started
+        with survived:
             os.killpg(process.pid, signal.SIGTERM)
             process.wait(0.3)
     finally:  # also when a second Ctrl-C comes in here
-        with done:
+        with survived:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(2)
         kill_children(others)
@@ -1639,7 +1652,7 @@ def run_shell(agent: "MiniAgent", command: Filled, timeout: Seconds = 20) -> Pla
 # Between a valid call and its effect: one decision, one plan, one question, and only then the deed.
 
 
-Verdict = Enum("Verdict", "ALLOW ASK DENY")  # ASK spares a command that plainly only reads
+Verdict = Enum("Verdict", "ALLOW ASK DENY")  # ASK: the human decides, or `read_only_argv` below
 
 
 def decide(risky: bool, policy: str, read_only: bool = False) -> Verdict:
@@ -1753,24 +1766,29 @@ KINDS = {
 
 
 def table_row(text: str) -> tuple[list[str], str]:
-    """Return what we add and the pattern of what may follow, each word closed by a line feed."""
+    r"""Return what we add, and the pattern of what may follow with a line feed after each word.
+
+    `+--relative -w -L:WORD -type_WORD` gives `["--relative"]` and, with the form of WORD in its
+    place, `((-w|-L\n?WORD|-type\nWORD)\n)*`: what `-w -L 1,9` is as "-w\n-L\n1,9\n" fits it.
+    """
     items = text.split()
     allowed = "|".join(item for item in items if item[0] != "+" and item != "--")
     pattern = f"(({allowed})\n)*".replace(":", "\n?").replace("_", "\n")
-    pattern += r"(--\n(PATH\n)*)?" * ("--" in items)
+    pattern += r"(--\n(PATH\n)*)?" * ("--" in items)  # after which git takes no option any more
     for kind, form in KINDS.items():
         pattern = pattern.replace(kind, form)
     return [item[1:] for item in items if item[0] == "+"], pattern
 
 
-READ_ONLY = {
+READ_ONLY = {  # ("git", "stash", "list"): what `table_row` says
     tuple(name.split()): table_row(line.partition("|")[2])
     for line in re.sub(r"\n +", " ", TABLE.strip()).splitlines()
     for name in line.partition("|")[0].split(",")
 }
 
-# Plain words, or wholly quoted ones. Not even quoted: $ ; & | < > ( ) { } * ? ~ \ ` ! or a quote,
-# # at a word's start, control and non-ASCII characters. `"a"b` and `a"b"` are tricks, and ask.
+# A command is a line of plain words, or wholly quoted ones: rg -n "def main" 'my file.py'. Not even
+# quoted: $ ; & | < > ( ) { } * ? ~ \ ` ! or a quote, # at a word's start, control and non-ASCII
+# characters. `"a"b` and `a"b"` are tricks, and ask.
 PLAIN = r"[\w%+,./:=@^-][\w%+,./:=@^#-]*"
 QUOTED = r"[\w %+,./:=@^\[\]-][\w %+,./:=@^\[\]#-]*"
 COMMAND = re.compile(rf""" *{PLAIN}(?: +(?:{PLAIN}|"{QUOTED}"|'{QUOTED}'))* *""", re.ASCII)
@@ -1820,10 +1838,10 @@ def is_harmless_path(word: str, root: Path) -> bool:
 
 
 def result_key(event: Event) -> str:
-    """Return what makes two results the same: a file's digest, or the text without its timings."""
+    """Return what makes two results the same: digest and lines of a file, or the text."""
     if "digest" in event:
         return f"{event['digest']} {event['lines']}"
-    return re.sub(r"\d+(\.\d+)? ?m?s\b", "", event["content"])
+    return re.sub(r"\d+(\.\d+)? ?m?s\b", "", event["content"])  # without 0.12 s, 3ms
 
 
 def may_change_things(event: Event) -> bool:
@@ -1841,12 +1859,14 @@ class Repeated(Refused):
 
 def refuse_repetition(events: Sequence[Event], tool: Tool, args: dict[str, Any]) -> None:
     """Raise Repeated if the last two runs of a call agree and nothing changed since."""
-    is_same: Callable[[Event], bool] = lambda event: (
-        event["name"] == tool.name and tool.defaults | event["args"] == args
-    )
-    this_request = reversed(events[request_index(events) + 1 :])
+
+    def is_same(event: Event) -> bool:
+        return bool(event["name"] == tool.name and tool.defaults | event["args"] == args)
+
+    this_request = reversed(events[request_index(events) + 1 :])  # the newest first
     runs = [e for e in this_request if e["role"] == "tool" and not e.get("guarded")]
-    if any(map(may_change_things, itertools.takewhile(lambda e: not is_same(e), runs))):
+    since = itertools.takewhile(lambda event: not is_same(event), runs)
+    if any(map(may_change_things, since)):
         return
     same = list(filter(is_same, runs))[:2]
     if len(same) == 2 and result_key(same[0]) == result_key(same[1]):
@@ -1879,7 +1899,7 @@ def run_call(agent: "MiniAgent", call: Call) -> Event:
         args = tool.bind(args)
         refuse_repetition(agent.session["history"], tool, args)
         result = pass_gate(agent, tool, args)
-    except (ModelError, WindowFull):
+    except (ModelError, WindowFull):  # of a subagent: its parent could not go on either
         raise
     except (Exception, KeyboardInterrupt) as error:
         failure = error
@@ -1908,7 +1928,7 @@ def run_call(agent: "MiniAgent", call: Call) -> Event:
 
 WINDOW, REPLY_TOKENS = 16_384, 512
 FOLD_TO = 0.5  # a fold goes down to this share of the budget, ...
-FOLD_ENOUGH = 0.7  # ... and is not worth its price if it stays above this one
+FOLD_ENOUGH = 0.7  # ... and goes on to harsher means if it stays above this one
 LINES_CHARS = 0.4  # characters of one-liners per token of the budget: about 15 % of it in all
 
 
@@ -1952,6 +1972,7 @@ class Window:
 
     def was_cut(self, prompt: str, counted: int) -> bool:
         """Tell whether an old server cut the prompt to half of the window without a word."""
+        # Servers before 0.12.6 do, since they do not know the `truncate: false` that we send.
         cut = abs(counted - self.tokens / 2) < 16 and counted < 0.7 * self.estimate(prompt)
         if cut:  # it was longer than the window, so a token has fewer bytes than we thought
             self.bytes_per_token = min(self.bytes_per_token, size(prompt) / self.tokens) * 0.9
@@ -1994,8 +2015,10 @@ def history_text(events: Sequence[Event], fold: Fold = Fold()) -> str:
     """Return the transcript as the prompt shows it under a fold."""
     parts = [f"({fold.omitted} earlier steps omitted)\n"] if fold.omitted else []
     for index, event in enumerate(events[: fold.at]):
-        if index == fold.request or index >= fold.omitted:
-            parts.append(event_text(event) if index == fold.request else event_line(event))
+        if index == fold.request:
+            parts.append(event_text(event))
+        elif index >= fold.omitted:
+            parts.append(event_line(event))
     parts += ["\n"] * (fold.at > 0)
     whole = [event_text(event) for event in events[fold.at :]]
     if fold.chars:
@@ -2018,15 +2041,16 @@ def make_fold(events: Sequence[Event], tokens: Callable[[Fold], int], budget: in
 
     def one_liners(at: int) -> Fold:
         room, omitted = int(budget * LINES_CHARS), at
-        while omitted and room > 0:
+        while omitted and room > 0:  # from the newest back, as many as there is room for
             omitted -= 1
             room -= len(event_line(events[omitted]))
         return Fold(omitted, at, request)
 
+    # The more events are one line each, the smaller the prompt: the first `at` that is enough.
     small = lambda at: tokens(one_liners(at)) <= budget * FOLD_TO
     fold = one_liners(bisect_left(range(last), True, key=small))
     if tokens(fold) > enough:
-        fold = Fold(last, last, request)
+        fold = Fold(last, last, request)  # not even lines: "(9 earlier steps omitted)"
     chars = len(event_text(events[last])) if last != request else 0
     while tokens(fold) > enough and chars > 400:
         chars = chars * 3 // 4
@@ -2039,7 +2063,10 @@ class WindowFull(Exception):
 
 
 def fit_prompt(agent: "MiniAgent", request: str, budget: int, at_once: bool = False) -> str:
-    """Return a prompt of at most `budget` tokens, folded if need be; raise WindowFull."""
+    """Return a prompt of at most `budget` tokens, folded if need be or `at_once`; raise WindowFull.
+
+    The fold becomes part of the session, because all later prompts are to show it the same way.
+    """
     prompt, estimate = agent.prompt(request), agent.window.estimate
     if estimate(prompt) <= budget and not at_once:
         return prompt
@@ -2061,7 +2088,8 @@ def fit_prompt(agent: "MiniAgent", request: str, budget: int, at_once: bool = Fa
 
 SESSION_VERSION, SESSION_BYTES, UNDO_BYTES = 1, 64_000_000, 200_000_000
 SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
-# What events, their facts included, and undo records look like: here, values stand for types.
+# What events, their facts included, and undo records look like: here, values stand for types. A
+# file is "before" in a state ("none": there was no such file), and "after" in one of several.
 EVENT = {"role": "tool", "content": "# a.py, lines 1 to 9 of 9", "name": "read_file", "args": {},
          "file": "a.py", "digest": "9f86d0", "lines": [1, 9], "changed": [1, 0]}  # fmt: skip
 UNDO_RECORD = {"request": 0, "file": "a.py", "before": "9f86d0 644", "after": [""], "folders": 0}
@@ -2122,8 +2150,8 @@ def is_event(event: Any) -> bool:
     """Tell whether a value has the shape of an event; only a call must have name and arguments."""
     if not isinstance(event, dict):
         return False
-    needed = ["role", "content", "name", "args"][: 4 if event.get("role") == "tool" else 2]
-    return is_like(EVENT | dict.fromkeys(needed) | event, EVENT)
+    needed = {"role", "content"} | ({"name", "args"} if event.get("role") == "tool" else set())
+    return needed <= event.keys() and is_like(EVENT | event, EVENT)
 
 
 def match_history(fold: Any, undo: Any, count: int) -> bool:
@@ -2131,8 +2159,9 @@ def match_history(fold: Any, undo: Any, count: int) -> bool:
     fresh = asdict(Fold())
     if not is_like(fold, fresh) or not is_like(undo, [UNDO_RECORD]):
         return False
-    known = len(fold) == len(fresh) and all(record["request"] < count for record in undo)
-    return known and 0 <= fold["at"] < max(count, 1)
+    if len(fold) != len(fresh) or not 0 <= fold["at"] < max(count, 1):
+        return False
+    return all(record["request"] < count for record in undo)
 
 
 def check_session(session: Any, name: str) -> dict[str, Any]:
@@ -2167,7 +2196,9 @@ class SessionStore:
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
-        self.lines: dict[int, tuple[Event, str]] = {}  # each event is encoded once
+        # By id() the event and its JSON, so that each is encoded once. Held here it stays alive,
+        # and no other event can get its id.
+        self.lines: dict[int, tuple[Event, str]] = {}
         self.stamps: dict[str, tuple[int, ...]] = {}  # our files as we last left them
         self.damaged: list[str] = []  # sentences about the files that `latest` could not read
 
@@ -2189,7 +2220,7 @@ class SessionStore:
         if self.stamp(session["id"]) != self.stamps.get(session["id"], ()):
             session["id"] = new_session(self.root)["id"]
         for event in session["history"]:
-            if id(event) not in self.lines:  # which keeps the event, so that its id stays its own
+            if id(event) not in self.lines:
                 self.lines[id(event)] = (event, json.dumps(event))
         rows = ",\n".join(self.lines[id(event)][1] for event in session["history"])
         head = json.dumps({key: value for key, value in session.items() if key != "history"})
@@ -2209,7 +2240,8 @@ class SessionStore:
             if len(data) > SESSION_BYTES:
                 raise ValueError("it is too large")
             found: Any = json.loads(data)
-            # Nested very deep, it could be read here and not be written deeper in the program.
+            # [[[found]]], 50 deep: json fails by the depth of the stack, and `save` is called
+            # from deeper than this.
             json.dumps(functools.reduce(lambda inner, _: [inner], range(50), found))
             session = check_session(found, session_id)
         except (OSError, ValueError, RecursionError) as error:
@@ -2249,7 +2281,8 @@ class SessionStore:
 
 
 # Undo. Before a request first changes a file, its bytes are kept below the state folder and the
-# session gets an UNDO_RECORD. The conversation goes back with the files.
+# session gets an UNDO_RECORD. The conversation goes back with the files. What was changed since by
+# somebody else is left alone, so the record also says how the request left the file.
 
 
 def digest(data: bytes) -> str:
@@ -2361,6 +2394,7 @@ def put_back(agent: "MiniAgent", record: dict[str, Any]) -> str:
     """Put one file back as it was, unless it changed since; done twice it does no harm."""
     file, before = record["file"], record["before"]
     path, data, mode = agent.path(file), kept_bytes(agent, before), before.partition(" ")[2]
+    # "after" may be a digest without a mode, if the program was killed; hence startswith.
     if path != agent.root / file or not file_state(path).startswith((before, *record["after"])):
         return f"left alone: {file} changed since"
     if before == "none":
@@ -2381,8 +2415,9 @@ def put_back(agent: "MiniAgent", record: dict[str, Any]) -> str:
 
 def session_diff(agent: "MiniAgent") -> str:
     """Return the unified diff of what this session's tools changed."""
-    first = {record["file"]: record["before"] for record in reversed(agent.session["undo"])}
     lines = []
+    # Of several records of a file the last to come in here, and so to stay, is the oldest.
+    first = {record["file"]: record["before"] for record in reversed(agent.session["undo"])}
     for name, state in sorted(first.items()):
         with contextlib.suppress(ToolError):
             path, before = agent.path(name), kept_bytes(agent, state)
