@@ -2546,9 +2546,15 @@ PARSER_ERROR = re.compile(
 
 
 def server_url(host: str) -> str:
-    """Return the URL for a host as `OLLAMA_HOST` may give it: name, name:port, :port or URL."""
+    """Return the URL for a host as `OLLAMA_HOST` may give it: name, name:port, :port or URL.
+
+    It is read as Ollama's own client reads it: "box" is http://box:11434, "http://box" is port 80.
+    An address on which a server listens to all, such as 0.0.0.0, is called at this machine.
+    """
     host = host.strip(" \"'")
-    scheme, separator, rest = ("https://" * (host == "ollama.com") + host).rpartition("://")
+    if host == "ollama.com":
+        host = "https://ollama.com"
+    scheme, separator, rest = host.rpartition("://")
     address, slash, path = rest.partition("/")
     if address.count(":") > 1 and not address.startswith("["):
         address = f"[{address}]"  # a bare IPv6 address
@@ -2591,6 +2597,8 @@ class OllamaModelClient:
     ) -> None:  # fmt: skip
         self.model, self.host, self.timeout = model, server_url(host), timeout
         self.num_ctx, self.windows = num_ctx, dict[str, int]()  # asked for, and granted by model
+        # Qwen's newer models come with a presence_penalty of 1.5, which spoils code: it punishes a
+        # name that is used twice.
         self.sampling = {"temperature": temperature, "top_p": top_p, "presence_penalty": 0}
         self.watch: Callable[[str, str], None] = lambda phase, text: None  # for the terminal
 
@@ -2599,7 +2607,7 @@ class OllamaModelClient:
         from http.client import HTTPException
         from urllib import error, request
 
-        data = None if body is None else json.dumps(body).encode()
+        data = None if body is None else json.dumps(body).encode()  # without it this is a GET
         try:
             sent = request.Request(self.host + path, data, {"Content-Type": "application/json"})
             answer = make_opener(self.host).open(sent, timeout=timeout or self.timeout)
@@ -2607,9 +2615,10 @@ class OllamaModelClient:
                 raise ValueError("this is no http address")
             return answer
         except error.HTTPError as refusal:
+            said = b""
             with contextlib.suppress(OSError, HTTPException), refusal:
-                raise self.fault(refusal.code, refusal.read(100_000).decode("utf-8", "replace"))
-            raise self.fault(refusal.code, "")
+                said = refusal.read(100_000)
+            raise self.fault(refusal.code, said.decode("utf-8", "replace"))
         except (OSError, HTTPException, ValueError) as problem:
             raise self.fault(0, getattr(problem, "reason", problem)) from None
 
@@ -2656,6 +2665,9 @@ class OllamaModelClient:
     def complete(self, prompt: str, max_new_tokens: int) -> Completion:
         """Return the model's reply, streamed and stopped as soon as it is complete."""
         window = {"num_ctx": self.prepare(), "num_batch": NUM_BATCH, "num_predict": max_new_tokens}
+        # Not raw: the server puts the model's own template around the prompt. Not truncated: what is
+        # too long is refused with its count, and not cut in silence. After keep_alive without a
+        # request (by default 5 minutes, a human's pause) model and cache are gone.
         body = {
             "model": self.model, "prompt": prompt, "stream": True, "raw": False, "think": False,
             "truncate": False, "keep_alive": "30m", "options": self.sampling | window,
@@ -2861,7 +2873,7 @@ def next_completion(agent: "MiniAgent", request: str) -> Completion:
     Raise ModelError, or WindowFull.
     """
     retried, prompt = False, ""
-    for _ in range(6):
+    for _ in range(6):  # each refusal teaches `window` more; a server that refuses for ever ends it
         try:
             if hasattr(agent.model_client, "prepare"):
                 agent.window.tokens = min(agent.model_client.prepare(), agent.window.tokens)
@@ -2894,7 +2906,10 @@ def next_completion(agent: "MiniAgent", request: str) -> Completion:
 
 def attach_files(agent: "MiniAgent", request: str) -> None:
     """Record a read for each `@path` in the human's request that names a file; it is no step."""
-    for name in [] if agent.depth else re.findall(r"(?<!\S)@([^\s@]+?)[.,;:!?)]*(?!\S)", request):
+    if agent.depth:
+        return  # the request of a subagent was written by a model
+    # A word by itself, less the comma after it: "see @src/app.py, please", but not me@example.org.
+    for name in re.findall(r"(?<!\S)@([^\s@]+?)[.,;:!?)]*(?!\S)", request):
         with contextlib.suppress(ToolError):
             if agent.path(name).is_file():
                 agent.record(run_call(agent, Call("read_file", {"path": name})))
@@ -3018,6 +3033,7 @@ class MiniAgent:
             steps_left = run.steps < self.max_steps
             done = next_completion(self, request)
             match read_reply(done):
+                # `remind` sets `room`: a cut answer is asked for once more, and then it stands.
                 case Final(text, cut) if not cut or run.room:
                     return "finished", text + CUT_MARK * cut
                 case Final():
@@ -3027,7 +3043,7 @@ class MiniAgent:
                 case Call() as call if steps_left:
                     run.room = 0
                     self.record(run_call(self, call))
-            if not steps_left:
+            if not steps_left:  # that was the call after the last step, for an answer only
                 return "steps", ""
         return "loop" if run.guarded >= GUARD_LIMIT else "malformed", ""
 
@@ -3062,7 +3078,7 @@ class MiniAgent:
 # anything: it shows what the loop tells, asks what the gate wants to know, and reads the next
 # request. Where there is no terminal there are no colours, no live line and no waiting for keys.
 
-STYLES = {"accent": "36", "dim": "2", "gone": "2", "red": "31"}
+STYLES = {"accent": "36", "dim": "2", "gone": "2", "red": "31"}  # SGR: cyan, faint, faint, red
 ANSWER = re.compile(r"\s*<final>\s*", re.IGNORECASE)
 DENIAL = re.compile(r"approval denied for \w+(: the user says)?")
 
@@ -3175,6 +3191,7 @@ class Screen:
         if self.color:
             line = shorten(visible(text), shutil.get_terminal_size().columns - 1)
             line = self.paint(line, "dim" * self.drawn)
+            # To the line's first column, erase it, write. A full line would wrap and stay.
             print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
 
     def quiet(self) -> None:
@@ -3461,7 +3478,8 @@ def run_command(agent: MiniAgent, line: str) -> str | None:
         return str(error)
 
 
-EXIT_CODES = {"finished": 0, "error": 1, "usage": 2, "interrupted": 130}  # else a limit: 3
+# By `Run.stop`; all others are limits and give 3. 130 is what a shell reports of Ctrl-C.
+EXIT_CODES = {"finished": 0, "error": 1, "usage": 2, "interrupted": 130}
 
 
 def run_request(
@@ -3520,6 +3538,7 @@ def set_up_keyboard() -> None:
         if not is_libedit and os.environ.get("TERM", "dumb") != "dumb":
             readline.parse_and_bind("set enable-bracketed-paste on")  # Python turned it off
         readline.set_history_length(1000)
+        # Made here, because readline would make it readable for others.
         os.close(os.open(HISTORY, os.O_CREAT | os.O_RDONLY, 0o600))
         readline.read_history_file(HISTORY)
 
@@ -3610,7 +3629,8 @@ def above_zero(kind: type) -> Callable[[str], Any]:
     return number
 
 
-# What is not a number or a word: None is a switch, a list may be given more than once.
+# The flag; its check, None for a switch; the default, [] if it may be given more than once; the
+# values to choose from or the name of the value in --help; the help.
 FLAGS: list[tuple[str, Any, Any, Any, str]] = [
     ("--output", str, "text", ("text", "json"), "what goes to standard output: text or json"),
     ("--cwd", str, ".", "DIR", "the workspace: the tools do not leave this folder"),
@@ -3792,6 +3812,7 @@ def run_demo() -> int:
     with contextlib.suppress(OSError):
         subprocess.run(["git", "init", "-q", str(folder)], check=False, stdin=subprocess.DEVNULL)
     python = f'"{sys.executable}"' if " " in sys.executable else sys.executable
+    # "command":"python -m ..." runs on the Python of this program, whatever it is called here.
     call = json.dumps(python)[:-1] + " "
     replies = [text.replace('"python ', call) for _, *texts in DEMO for text in texts]
     flags = ["--cwd", str(folder), "--approval", "auto"]
@@ -3902,8 +3923,9 @@ def confined(writable: Sequence[Path] | None, abi: int) -> Iterator[Callable[[],
     and, as far as the kernel is able, neither use TCP nor signal a process outside.
     """
     paths = ["/dev/null"] if writable is None else [*DEVICES, *map(str, writable)]
-    rights, tcp, signals = WRITING[min(abi, 5)], 3 * (abi > 3), 3 * (abi > 5)
-    wanted = struct.pack("=QQQ", rights, *((tcp, signals) if writable is None else (0, 0)))
+    # Each 3 is two bits: to bind and to connect; abstract sockets and signals to what is outside.
+    rights, tcp, outside = WRITING[min(abi, 5)], 3 * (abi > 3), 3 * (abi > 5)
+    wanted = struct.pack("=QQQ", rights, *((tcp, outside) if writable is None else (0, 0)))
     library = ctypes.CDLL(None, use_errno=True)
     syscall, prctl, setrlimit = library.syscall, library.prctl, library.setrlimit
     memory = struct.pack("@LL", UNASKED_BYTES, UNASKED_BYTES)
