@@ -2665,8 +2665,8 @@ class OllamaModelClient:
     def complete(self, prompt: str, max_new_tokens: int) -> Completion:
         """Return the model's reply, streamed and stopped as soon as it is complete."""
         window = {"num_ctx": self.prepare(), "num_batch": NUM_BATCH, "num_predict": max_new_tokens}
-        # Not raw: the server puts the model's own template around the prompt. Not truncated: what is
-        # too long is refused with its count, and not cut in silence. After keep_alive without a
+        # Not raw: the server puts the model's own template around the prompt. Not truncated: what
+        # is too long is refused with its count, and not cut in silence. After keep_alive without a
         # request (by default 5 minutes, a human's pause) model and cache are gone.
         body = {
             "model": self.model, "prompt": prompt, "stream": True, "raw": False, "think": False,
