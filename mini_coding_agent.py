@@ -87,7 +87,7 @@ CLIP_MARK = re.compile(r"\[\.\.\. \d+ characters left out \.\.\.\]")
 def clip(text: str, limit: int) -> str:
     """Return at most `limit` characters: head, a mark with the number of those left out, tail.
 
-    The tail stays because that is where errors stand. With a limit below 200 the mark may go over.
+    The tail stays because that is where errors stand. Under a limit of 120 the mark may go over it.
     """
     if len(text) <= limit:
         return text
@@ -446,6 +446,10 @@ def build_prompt(prefix: str, memory: str, transcript: str, tail: str) -> str:
 
 
 # -- 3. Structured tools, validation, permissions --------------------------------------------------
+#
+# Between what the model writes and what happens stand five stations: 3a reads the reply, 3b checks
+# the arguments, 3c are the tools themselves, 3d asks for permission, 3e puts them in order. Each
+# can say no, and then it tells the model why: one that hears only "error" tries the same again.
 
 # ---- 3a. The reply: what models really write ----
 #
@@ -815,7 +819,7 @@ def read_call(text: str, token: re.Match[str]) -> Found:
 def names_tool(text: str, token: re.Match[str]) -> bool:
     """Tell whether a call of ours begins, so that <div><p> or {"name": "Ann"} are only text."""
     words = [piece(token, "NAME")]
-    if piece(token, "KEYS"):
+    if piece(token, "KEYS"):  # "bare" only looks ahead: its words are still to come
         words = re.findall(r"[\w.-]+", text[token.end() : token.end() + 200])
     known = any(canonical(word, TOOLS) in TOOLS for word in words)
     return known or token.lastgroup in ("native", "tag")
@@ -902,7 +906,7 @@ def parse(raw: str, cut: bool = False) -> Reply:
     match first.item:
         case Call() as call if not thought:
             return judged(call, items, raw, begin, cut)
-        case Final("") | None:
+        case Final(""):
             return Malformed(f"The reply is empty. {ADVICE} Or answer: <final>...</final>")
         case Final(text):
             return Final(text, cut and not first.closed)
@@ -911,7 +915,7 @@ def parse(raw: str, cut: bool = False) -> Reply:
 
 def judged(call: Call, items: list[Found], raw: str, begin: int, cut: bool) -> Reply:
     """Return the first call if it may stand there, with a note about what was left out."""
-    first, then = [*items, Found("end", len(raw), len(raw))][:2]
+    first, then = items[0], items[1] if len(items) > 1 else Found("end", len(raw), len(raw))
     late = {Call: ONLY_FIRST, Final: TOO_EARLY}.get(type(then.item), "")
     before = [line for line in raw[begin : first.start].splitlines() if line.strip()]
     is_last = first.end >= (then.start if late == ONLY_FIRST else len(raw))
@@ -1082,9 +1086,9 @@ def tool(*, risky: bool = False, example: dict[str, Any] | None = None) -> Calla
     """Declare a tool: `@tool(risky=True)` before a function of the agent and the arguments."""
 
     def declare(run: Callable[..., Any]) -> Callable[..., Any]:
-        new = TOOLS[run.__name__] = Tool(run, risky, {})
-        blank = {name: "..." for name in new.params if name not in new.defaults}
-        new.example.update(blank | (example or {}))
+        bare = Tool(run, risky, {})
+        blanks = {name: "..." for name in bare.params if name not in bare.defaults}
+        TOOLS[bare.name] = replace(bare, example=blanks | (example or {}))
         return run
 
     return declare
@@ -1475,6 +1479,7 @@ def missed_patch(path: str, lines: list[str], old: str) -> str:
     wanted = old.replace("\r\n", "\n").rstrip("\n").split("\n")
     if all(re.match(r"\s*(\d+: |$)", line) for line in wanted):
         return ": leave out the line numbers, they are not in the file"
+    # The longest line is looked for, since it is the least likely to be found by chance.
     anchor = max(range(len(wanted)), key=lambda i: len(wanted[i].strip()))
     stripped = [line.strip()[:60] for line in lines[:5_000]]  # more would take many seconds
     close = difflib.get_close_matches(wanted[anchor].strip()[:60], stripped, 1, 0.5)
@@ -1482,8 +1487,8 @@ def missed_patch(path: str, lines: list[str], old: str) -> str:
         return f" in {path}, and nothing like it; read the file again"
     first = max(stripped.index(close[0]) - anchor, 0)
     region = lines[first : first + len(wanted)]
-    blanks = "\n".join(wanted).split() == "\n".join(region).split()
-    how = " only in blanks or line ends, or in indentation; copy them exactly" * blanks
+    same_words = "\n".join(wanted).split() == "\n".join(region).split()
+    how = " only in blanks or line ends, or in indentation; copy them exactly" * same_words
     pairs = itertools.zip_longest(wanted, region, fillvalue="")
     # Where only the last newline is missing, no pair of lines differs.
     yours, ours = next((p for p in pairs if p[0] != p[1]), (f"{wanted[-1]}\n", wanted[-1]))
@@ -1537,7 +1542,7 @@ class Capture:
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C while a command ran; the text is what it had said by then."""
 
-    facts = {"exit_code": None, "harmless": False}
+    facts = {"exit_code": None, "harmless": False}  # for the record, like those of a Result
 
 
 def children() -> set[int]:
@@ -1696,17 +1701,17 @@ def approve(agent: "MiniAgent", name: str, args: dict[str, Any], preview: str) -
 
 
 # Which commands run unasked. Someone who is asked about every `ls` soon says yes to everything, so
-# a command that plainly only reads is not asked about: plain words, a program in the table below,
-# every option in its row, and no other word that could be a path to elsewhere, whatever it is meant
-# as. A list of what is dangerous would fail, since there is always one more spelling; here such a
-# one costs a question. The words are then executed without a shell, so that nobody reads them
-# differently after us.
+# a command that plainly only reads is not asked about: plain words (COMMAND), a program in the
+# table below, every option in its row (READ_ONLY), and no other word that could be a path to
+# elsewhere, whatever it is meant as (`is_harmless_path`). A list of what is dangerous would fail,
+# since there is always one more spelling; here such a one costs a question. The words are then
+# executed without a shell, so that nobody reads them differently after us.
 #
 #     names | what may follow, in any order and number     an indented line goes on with its row
 #
 #     -n:NUMBER     the value attached or as the next word: -n5, -n 5; see KINDS for NUMBER ...
-#     -name_WORD    the value as the next word only
-#     +--option     not allowed, but added by us
+#     -name_WORD    the value as the next word only: find -name x
+#     +--option     not for the model to write, but added by us to every such command
 #     all else      a regular expression for one word: -[al]+ is -a, -l, -la
 #
 # Read what is missing: options that write (sort -o, git --output), run programs (find -exec, rg
@@ -2935,7 +2940,8 @@ class MiniAgent:
     read_only: bool = False
     plan: bool = False  # look, don't touch, until the human turns it off
     ask_human: Callable[[str, str], str] | None = None  # tool and preview -> the answer
-    tell: Callable[[str, Any], None] = lambda kind, what: None  # for the terminal
+    # For the terminal: "call", "notice", "warning" or "fold" and a text; "result" and the event.
+    tell: Callable[[str, Any], None] = lambda kind, what: None
     confine: Callable[[Command], Any] | None = None  # a context manager for `preexec_fn`
     keep_env: Sequence[str] = ()
     window: Window = field(default_factory=Window)
@@ -3146,6 +3152,7 @@ class Screen:
         """
         if phase == "loading":
             self.say(f"Loading {piece}; the first time this takes a while.", "dim")
+        # Loading goes on while the client waits for the prompt to be read, so it stays on show.
         if phase != self.phase and (self.phase, phase) != ("loading", "reading"):
             self.phase, self.since, self.pieces = phase, time.monotonic(), []
             if phase != "done":
@@ -3161,6 +3168,7 @@ class Screen:
 
     def stream(self, reply: str) -> None:
         """Print what has come of an answer; what may be the beginning of its end tag waits."""
+        # The words of a subagent (`busy`) are not for the human.
         start = ANSWER.match(reply) if self.streams and not self.busy else None
         if start:
             text = restore(reply[start.end() :].partition("</final")[0])
@@ -3274,13 +3282,13 @@ def summary(run: Run, waited: float = 0) -> str:
 
 
 def describe(session: dict[str, Any], which: int = -1, room: int = 50) -> str:
-    """Return how many requests a session has and its last or first one; empty if it has none."""
+    """Return how many requests a session has, and its last (-1) or first (0); empty if none."""
     asked = [event["content"] for event in session["history"] if event["role"] == "user"]
     if not asked:
         return ""
     text = shorten(visible(" ".join(asked[which].split())), room)
     many = f"{len(asked)} request{'s' * (len(asked) != 1)}"
-    return f"{many}, {'last' if which else 'first'}: {text}"
+    return f"{many}, {'first' if which == 0 else 'last'}: {text}"
 
 
 def build_welcome(agent: MiniAgent, model: str, host: str) -> str:
@@ -3731,7 +3739,7 @@ def start(args: argparse.Namespace, screen: Screen) -> int:
     for sentence in agent.session_store.damaged:
         screen.say(sentence, "red")
     request, typed = " ".join([args.prompt_option or "", *args.prompt]).strip(), sys.stdin.isatty()
-    if typed or not request:
+    if typed or not request:  # with a request, what is piped in is data and answers no question
         agent.ask_human = screen.ask
     if request:
         return run_request(agent, screen, request, args.output, piped_data(screen))
