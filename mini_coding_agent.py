@@ -146,7 +146,8 @@ GIT_OPTIONS = [
 # The settings whose value git runs, or (core.worktree) takes for the place to look at.
 PROGRAM_KEYS = re.compile(
     r"core\.(worktree|fsmonitor|hookspath|sshcommand|pager|editor|askpass|gitproxy)"
-    r"|core\.alternaterefscommand|(diff|merge)\..*(external|command|textconv|driver)|filter\..*|gpg\..*program|pager\..*"
+    r"|core\.alternaterefscommand|(diff|merge)\..*(external|command|textconv|driver)"
+    r"|filter\..*|gpg\..*program|pager\..*"
     r"|log\.showsignature|credential\..*helper|.*\.(uploadpack|receivepack|vcs|packobjectshook)",
     re.IGNORECASE,
 )
@@ -458,7 +459,9 @@ def build_prompt(prefix: str, memory: str, transcript: str, tail: str) -> str:
 # the format of their family, a draft inside <think>. What has one clear meaning is read here, since
 # asking again costs a generation. What has two, or was cut off, is sent back with advice, since a
 # wrong guess would write a file or run a command.
-# It is done in four steps: values, names, openings, judgement.
+# Four steps: values, names, openings, judgement. {"tool": "Bash", "cmd": 'ls',} is a value once its
+# quotes and comma are mended, a call of run_shell by its names, and one that may be run if it opens
+# with <tool> and is neither thought nor quoted.
 # INVARIANT: a call inside something else is not run: thinking, an answer, a quotation, a content.
 # INVARIANT: no text raises, and four times the text takes about four times as long.
 
@@ -651,7 +654,8 @@ def make_call(name: str, pairs: list[tuple[str, Any]]) -> Call:
 # Where two begin alike the first is taken, so what is longer or surer stands before the rest: a
 # closed thought before an open one, <final> and <tool> before any other <NAME>, ``` before `, and
 # what is broken last. `(?(fence)x|(?!))` is x in a code block and fails elsewhere. What follows an
-# opening is JSON, Python's (name=value), or elements like <content>...</content>.
+# opening (the comments of `native` show it) is JSON, Python's (name=value), or elements like
+# <content>...</content>.
 NAME = r"[A-Za-z_][\w.-]*"
 ATTR = r"""([\w.-]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'<>]*[^\s"'<>/]))"""
 THINK = "think|thinking|thoughts?|reason|reasoning|analysis|scratch_?pad|reflection|inner_monologue"
