@@ -2470,10 +2470,10 @@ def delegate(agent: "MiniAgent", task: Filled, max_steps: Steps = 3) -> Result:
 # `Completion`. The real one speaks Ollama's /api/generate and turns every fault into one sentence.
 # What is said of the server was read in its source (v0.33), which knows better than its manual.
 
-NUM_BATCH = 256
 # The default model is a hybrid: its state can't be rolled back to any point, so the server resumes
 # at a checkpoint NUM_BATCH tokens before the end of the last prompt. Each call re-reads that many
-# tokens, and after a tail longer than that it would re-read the whole prompt.
+# tokens, and after a tail longer than that (chapter 2) it would re-read the whole prompt.
+NUM_BATCH = 256
 DEFAULT_HOST = "http://127.0.0.1:11434"
 
 
@@ -2738,12 +2738,13 @@ class OllamaModelClient:
 
     def fault(self, status: int, said: Any) -> ModelError:
         """Return the ModelError for an HTTP status and body, or for an exception."""
+        # A body is {"error": words}, other words, or {"error": words that are JSON once more}.
         if isinstance(said, Exception):
             said = f"{type(said).__name__} {said}"
         with contextlib.suppress(ValueError, KeyError, TypeError):
             said = str(json.loads(said)["error"])
         with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-            inner = json.loads(said)  # the error of an over-long prompt is itself JSON
+            inner = json.loads(said)  # this is how an over-long prompt is refused
             counts = inner.get("error", inner)
             numbers = int(counts["n_prompt_tokens"]), int(counts["n_ctx"])
             return ModelError("The prompt is longer than the window.", overflow=numbers)
@@ -3117,6 +3118,7 @@ class Screen:
         plain = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb"
         self.color = sys.stderr.isatty() and not plain
         self.streams = streams and self.color and sys.stdout.isatty()
+        # Of the model call on show: what it does, since when, its text, what is printed of that.
         self.phase, self.since, self.pieces, self.streamed = "", 0.0, list[str](), ""
         self.busy, self.waited = False, 0.0  # a tool runs; seconds that questions took
         self.drawn, self.stopped = False, threading.Event()
@@ -3183,7 +3185,7 @@ class Screen:
     def answer(self, text: str, end: str = "\n") -> None:
         """Print an answer, or what was not streamed of it; without an `end` more will come."""
         rest = text
-        if text.startswith(self.streamed):
+        if text.startswith(self.streamed):  # go on in that line, which `quiet` would end
             rest, self.streamed = text[len(self.streamed) :], ""
         self.quiet()
         print(visible(rest, "\n\t"), end=end, flush=True)
