@@ -410,10 +410,10 @@ TAIL_CHARS, TAIL_BYTES = 160, 200  # of the request: with the hint the tail has 
 # What servers read as a single control token: `<|im_end|>` in a file would end the user's turn. Its
 # groups are the bracket and the zero-width spaces of ours, if any; the rest is only looked at.
 CONTROL = re.compile(
-    r"([<\[◁])(\u200b*)(?=[|\uff5c][^<>\n]{1,40}>|[a-z_]{1,20}[|\uff5c]>|/?(?:think|thinking|tool_call"
-    r"|tool_response|tool_calls|function_calls|start_of_turn|end_of_turn|start_function_call|arg_key"
-    r"|end_function_call|escape|bos|eos|pad|unk|s|unused\d{1,4}|(?:seed|minimax):\w{1,20}|TOOLCALL"
-    r"|arg_value)>|/?think▷|\|[a-z]{1,20}\|\]|/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS"
+    r"([<\[◁])(\u200b*)(?=[|\uff5c][^<>\n]{1,40}>|[a-z_]{1,20}[|\uff5c]>|/?think▷|\|[a-z]{1,20}\|\]"
+    r"|/?(?:think|thinking|tool_calls?|tool_response|function_calls|start_of_turn|end_of_turn"
+    r"|start_function_call|end_function_call|arg_key|arg_value|escape|bos|eos|pad|unk|s|TOOLCALL"
+    r"|unused\d{1,4}|(?:seed|minimax):\w{1,20})>|/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS"
     r"|TOOL_RESULTS|TOOL_CONTENT|ARGS|CALL_ID|IMG|THINK)\])"
 )
 
@@ -1312,8 +1312,8 @@ def compile_pattern(pattern: str, can_stop: bool) -> re.Pattern[str]:
     """Return the regex; what is none, or could run for ever unstopped, is taken as plain text."""
     errors = contextlib.suppress(re.error, OverflowError, RecursionError)
     with errors, warnings.catch_warnings(record=True):  # which keeps them from the screen
-        # Nearly all that run for ever repeat a repetition, (a+)+$; (a|a)+$ does slip through.
-        if can_stop or len(re.findall(r"[*+?{]", pattern)) < 2:
+        # What runs for ever repeats a repetition or a choice: (a+)+$, (a|a)+$.
+        if can_stop or len(re.findall(r"[*+?{|]", pattern)) < 2:
             return re.compile(pattern)
     return re.compile(re.escape(pattern))
 
@@ -1523,11 +1523,11 @@ def missed_patch(path: str, lines: list[str], old: str) -> str:
 CAPTURE_BYTES = 200_000  # kept of each end of an output while it is read
 ADOPT_ORPHANS = 36  # PR_SET_CHILD_SUBREAPER
 # A variable that no command sees, as "NAME=value". It is a secret by its name, but not
-# TOKENIZERS_PARALLELISM; the last line is for https://user:password@host.
+# TOKENIZERS_PARALLELISM; the last part is for https://user:password@host.
 SECRET = re.compile(
-    r"(?i)^[^=]*(token(?!iz)|secret|passw|passphrase|credential|(api|access|private)_?key|auth_config"
-    r"|jwt|bearer|cookie|webhook|sshpass|connection_string|database_url|_(keys?|pat|pwd|auth|dsn)=)"
-    r"|://[^/\s@]*:[^/\s@]+@"
+    r"(?i)^[^=]*(token(?!iz)|secret|passw|passphrase|credential|(api|access|private)_?key"
+    r"|auth_config|jwt|bearer|cookie|webhook|sshpass|connection_string|database_url"
+    r"|_(keys?|pat|pwd|auth|dsn)=)|://[^/\s@]*:[^/\s@]+@"
 )
 DENIED = re.compile(r"(?i)permission denied|not permitted|errno 13|out of pty devices")
 
@@ -3622,21 +3622,24 @@ def read_request(prompt: str) -> tuple[str, bool]:
 
 def repl(agent: MiniAgent, screen: Screen, output: str = "text") -> int:
     """Read requests and commands until the end; return the exit code of the last request."""
-    code = interrupts = 0
-    while interrupts < 2:
+    code, pressed = 0, -math.inf  # when Ctrl-C was pressed at an empty prompt
+    while True:
         try:
             request, is_line = read_request("plan> " if agent.plan else "> ")
-            interrupts, is_command = 0, is_line and request.startswith("/")
+            is_command, pressed = is_line and request.startswith("/"), -math.inf
             said = run_command(agent, request) if is_command else ""
         except EOFError:
             if sys.stdin.isatty():
                 screen.say("")  # the prompt's line is still open
             return code
         except KeyboardInterrupt:
-            typed = getattr(sys.modules.get("readline"), "get_line_buffer", str)()
-            interrupts = 0 if typed else interrupts + 1
             screen.say("")
-            if interrupts == 1:
+            before, pressed = pressed, time.monotonic()
+            if getattr(sys.modules.get("readline"), "get_line_buffer", str)():
+                pressed = -math.inf  # it took back what was typed
+            elif pressed - before < 2:
+                return EXIT_CODES["interrupted"]
+            else:
                 screen.say("(Ctrl-C once more leaves, so does Ctrl-D)", "dim")
             continue
         if said is None:
@@ -3645,7 +3648,6 @@ def repl(agent: MiniAgent, screen: Screen, output: str = "text") -> int:
             print(visible(said, "\n\t"), flush=True)
         elif request and not is_command:
             code = run_request(agent, screen, request, output)
-    return EXIT_CODES["interrupted"]
 
 
 def piped_data(screen: Screen) -> str:

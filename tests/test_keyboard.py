@@ -566,11 +566,14 @@ def test_ctrl_c_at_the_prompt_drops_the_line(talk: Talk, repo: Path) -> None:
     assert requests(repo) == ["a whole one"] and tty.process.poll() is None
 
 
-def test_ctrl_c_twice_at_the_prompt_leaves(talk: Talk) -> None:
+def test_ctrl_c_twice_within_two_seconds_at_the_prompt_leaves(talk: Talk) -> None:
     tty = talk()
     tty.ctrl_c()
     assert "once more" in tty.expect(PROMPT)
     say(tty, "hello")
+    tty.ctrl_c()
+    assert "once more" in tty.expect(PROMPT)
+    time.sleep(2.1)  # more than two seconds: it begins anew
     tty.ctrl_c()
     assert "once more" in tty.expect(PROMPT)
     tty.ctrl_c()
