@@ -1164,8 +1164,9 @@ def resolve_path(root: Path, raw: str) -> Path:
         raw.encode()  # half of a surrogate pair fails here, a name that is too long at lstat
         path = (root / raw).resolve()
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            os.lstat(path)
-    except (OSError, RuntimeError, ValueError) as error:  # also a loop of links, a NUL byte
+            if stat.S_ISLNK(os.lstat(path).st_mode):
+                raise OSError(errno.ELOOP, "a loop of links")  # only older Pythons have said so
+    except (OSError, RuntimeError, ValueError) as error:  # also a NUL byte
         why = getattr(error, "strerror", None) or str(error)[:100]
         raise ToolError(f"not a usable path: {name} ({why})") from None
     # The second is for a workspace of `/`: what stands there is no file.
