@@ -3112,7 +3112,9 @@ class Screen:
             answer = sys.stdin.readline()
         finally:
             self.waited += time.monotonic() - asked
-            if not answer.endswith("\n"):  # Ctrl-C and Ctrl-D leave the line open
+            if not sys.stdin.isatty():  # nobody's keys end the line
+                self.say(answer.strip())
+            elif not answer.endswith("\n"):  # nor do Ctrl-C and Ctrl-D
                 self.say("")
         return answer
 
@@ -3500,12 +3502,13 @@ def piped_data(screen: Screen) -> str:
 
 
 def above_zero(kind: type) -> Callable[[str], Any]:
-    """Return the check for a number above 0, by its ValueError argparse reports a wrong flag."""
+    """Return the check for a number above 0, whose error argparse reports as a wrong flag."""
 
     def number(text: str) -> Any:
-        if (value := kind(text)) > 0:
-            return value
-        raise ValueError
+        with contextlib.suppress(ValueError):
+            if (value := kind(text)) > 0:
+                return value
+        raise argparse.ArgumentTypeError(f"{text} is no number above 0")
 
     return number
 
@@ -3609,7 +3612,7 @@ def start(args: argparse.Namespace, screen: Screen) -> int:
     if args.doctor:
         return run_doctor(agent)
     for sentence in agent.session_store.damaged:
-        screen.say(sentence, "red")
+        screen.say(f"{sentence}; it is passed over", "red")
     request, typed = " ".join([args.prompt_option or "", *args.prompt]).strip(), sys.stdin.isatty()
     if typed or not request:
         agent.ask_human = screen.ask
