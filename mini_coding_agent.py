@@ -3292,7 +3292,7 @@ def change_model(agent: MiniAgent, argument: str) -> str:
         return "\n".join(f"{' *'[name == client.model]} {name}" for name in names)
     if argument not in names and f"{argument}:latest" not in names:
         there = f"No model {argument} here, but: {', '.join(names) or 'none'}"
-        return f"{there}. `ollama pull {argument}` gets it."
+        return f"{there}.\n`ollama pull {argument}` gets it."
     client.model = argument
     agent.window = Window(client.num_ctx, agent.max_new_tokens)
     return f"The model is {argument} now."

@@ -81,7 +81,7 @@ def test_where_linux_has_landlock_a_command_that_runs_unasked_writes_nothing_and
 
 
 @landlock
-def test_where_linux_has_landlock_an_approved_command_writes_only_in_the_workspace_the_temporary_folder_and_allow_write(
+def test_where_linux_has_landlock_an_approved_command_writes_only_in_the_workspace_the_temporary_folders_and_allow_write(
     repo: Path, run: Run, server: OllamaServer, tmp_path: Path
 ) -> None:
     folders = {name: tmp_path / name for name in ("TMPDIR", "more", "elsewhere")}
