@@ -3502,13 +3502,12 @@ def piped_data(screen: Screen) -> str:
 
 
 def above_zero(kind: type) -> Callable[[str], Any]:
-    """Return the check for a number above 0, whose error argparse reports as a wrong flag."""
+    """Return the check for a number above 0, whose errors argparse reports."""
 
     def number(text: str) -> Any:
-        with contextlib.suppress(ValueError):
-            if (value := kind(text)) > 0:
-                return value
-        raise argparse.ArgumentTypeError(f"{text} is no number above 0")
+        if (value := kind(text)) > 0:
+            return value
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
 
     return number
 
