@@ -3273,7 +3273,9 @@ class Screen:
             answer = sys.stdin.readline()
         finally:
             self.waited += time.monotonic() - asked
-            if not answer.endswith("\n"):  # Ctrl-C and Ctrl-D leave the line open
+            if not sys.stdin.isatty():  # nobody's keys end the line
+                self.say(answer.strip())
+            elif not answer.endswith("\n"):  # nor do Ctrl-C and Ctrl-D
                 self.say("")
         return answer
 
@@ -3451,7 +3453,7 @@ def change_model(agent: MiniAgent, argument: str) -> str:
         return "\n".join(f"{' *'[name == client.model]} {name}" for name in names)
     if argument not in names and f"{argument}:latest" not in names:
         there = f"No model {argument} here, but: {', '.join(names) or 'none'}"
-        return f"{there}. `ollama pull {argument}` gets it."
+        return f"{there}.\n`ollama pull {argument}` gets it."
     client.model = argument
     agent.window = Window(client.num_ctx, agent.max_new_tokens)
     return f"The model is {argument} now."
@@ -3665,12 +3667,12 @@ def piped_data(screen: Screen) -> str:
 
 
 def above_zero(kind: type) -> Callable[[str], Any]:
-    """Return the check for a number above 0, by its ValueError argparse reports a wrong flag."""
+    """Return the check for a number above 0, whose errors argparse reports."""
 
     def number(text: str) -> Any:
         if (value := kind(text)) > 0:
             return value
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
 
     return number
 
@@ -3775,7 +3777,7 @@ def start(args: argparse.Namespace, screen: Screen) -> int:
     if args.doctor:
         return run_doctor(agent)
     for sentence in agent.session_store.damaged:
-        screen.say(sentence, "red")
+        screen.say(f"{sentence}; it is passed over", "red")
     request, typed = " ".join([args.prompt_option or "", *args.prompt]).strip(), sys.stdin.isatty()
     if typed or not request:  # with a request, what is piped in is data and answers no question
         agent.ask_human = screen.ask

@@ -61,7 +61,13 @@ def test_a_new_file_an_empty_one_and_a_missing_last_newline_are_shown_as_such(ag
     new, empty, emptied = questions(agent(replies, stdin="go\nn\nn\nn\n").err)
     assert "/dev/null" in new and "\n+one\n+two\n" in new and "No newline at end of file" in new
     assert "pkg/empty.txt" in empty
-    assert emptied.count("\n-") == 1 + FILES["calc.py"].count("\n")
+    assert emptied.partition("\n+++ ")[2].count("\n-") == FILES["calc.py"].count("\n")
+
+
+def test_an_answer_that_comes_through_a_pipe_is_shown_behind_its_question(agent: Agent) -> None:
+    done = agent([write("new.txt"), write("more.txt")], stdin="go\nn\n")
+    assert "or why not: n\n- write_file new.txt: denied\n" in done.err
+    assert "or why not: \n- write_file more.txt: denied\n" in done.err
 
 
 @pytest.mark.parametrize(("color", "expected"), [({}, True), ({"NO_COLOR": "1"}, False)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import json
 import os
 import re
 import shlex
@@ -172,13 +173,19 @@ def test_the_commands_for_scripts_run_as_they_stand(
 ) -> None:
     (block,) = [block for block in blocks(README, "bash") if "git diff" in block]
     lines = block.splitlines()
-    assert all(line.startswith(("python", "git")) and "needs Ollama" in line for line in lines)
+    assert all(line.endswith("# needs Ollama") for line in lines) and len(lines) == 3
+    (repo / "calc.py").write_text(CALC)
     shutil.copy(PROGRAM, repo)
     (tmp_path / "python").symlink_to(sys.executable)
     env = {"OLLAMA_HOST": server.url, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    server.script([], then="<final>the answer</final>")
+    server.script([SUB[-1], SUB[-1], *SUB])
     done = run(argv=["/bin/sh", "-ec", block], cwd=repo, env=env)
-    assert done.code == 0 and done.out.startswith("the answer\n{"), done.err
+    assert done.code == 0, done.err
+    plain, as_json, piped = done.out.splitlines()
+    assert (
+        plain == piped == json.loads(as_json)["answer"] == "sub() now raises TypeError for strings."
+    )
+    assert "raise TypeError" in (repo / "calc.py").read_text()
 
 
 def test_the_commands_for_developers_are_those_of_the_checks() -> None:

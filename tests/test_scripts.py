@@ -249,6 +249,12 @@ def test_wrong_usage_is_code_2_and_names_what_is_wrong(
     assert not (repo / ".mini-coding-agent").exists()
 
 
+@pytest.mark.parametrize("value", ["0", "-5", "nan"])
+def test_a_wrong_number_is_told_what_it_should_be(agent: Agent, value: str) -> None:
+    done = agent([], "--ollama-timeout", value, "x")
+    assert done.code == 2 and f"--ollama-timeout: {value} is not above 0" in done.err
+
+
 @pytest.mark.parametrize("name", [name for name in USAGE if "session" in name or "folder" in name])
 def test_a_session_or_folder_that_is_none_is_one_json_object_too(
     agent: Agent, repo: Path, name: str
