@@ -3999,6 +3999,8 @@ def confined(writable: Sequence[Path] | None, abi: int) -> Iterator[Callable[[],
 
 def choose_sandbox(mode: str, allow_write: Sequence[str]) -> Any:
     """Return what confines commands, None for nothing; raise SessionError if `on` is impossible."""
+    for path in itertools.filterfalse(os.path.exists, allow_write):
+        raise SessionError(f"--allow-write {visible(path)}: there is no such folder or file")
     abi = landlock_abi() if mode != "off" else 0
     if abi:
         import tempfile

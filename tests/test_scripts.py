@@ -236,6 +236,7 @@ USAGE = {
     "a path as a session": ["--resume", "../x", "x"],
     "missing folder": ["--cwd", "/no/such/folder", "x"],
     "a file as a folder": ["--cwd", "calc.py", "x"],
+    "a folder to write to that is not there": ["--allow-write", "/no/such/folder", "x"],
 }
 
 
