@@ -766,9 +766,15 @@ class Found:
     closed: bool = False  # by its own end; of a thought: no other one begins in it
 
 
+@functools.cache
+def groups(pattern: re.Pattern[str], kind: str) -> list[str]:
+    """Return the names of a pattern's groups that begin with a word of PARTS."""
+    return [name for name in pattern.groupindex if name.startswith(kind)]
+
+
 def piece(token: re.Match[str], kind: str) -> str:
     """Return what a word of PARTS stands for in this opening, or ""."""
-    return next((v for key, v in token.groupdict().items() if v and key.startswith(kind)), "")
+    return next(filter(None, map(token.group, groups(token.re, kind))), "")
 
 
 def ends_twice(text: str, pos: int, closing: re.Pattern[str], value: str) -> bool:

@@ -810,11 +810,11 @@ def test_a_fifo_in_a_repository_costs_the_start_one_short_wait(part, name, monke
     usual = time.monotonic() - began
     (repo / name).unlink(missing_ok=True)
     os.mkfifo(repo / name)
-    monkeypatch.setattr(MODULE, "GIT_SECONDS", 0.5)
+    monkeypatch.setattr(MODULE, "GIT_SECONDS", 0.25)
     began = time.monotonic()
     snapshot = mca.WorkspaceContext.build(repo)
-    assert 0.5 <= time.monotonic() - began < 1.0 + 3 * usual
-    assert snapshot.status == "(unknown: git took over 0.5 s)" and "secret" in snapshot.text()
+    assert 0.25 <= time.monotonic() - began < 0.5 + 3 * usual
+    assert snapshot.status == "(unknown: git took over 0.25 s)" and "secret" in snapshot.text()
 
 
 def test_in_a_repository_that_only_waits_git_is_asked(part, monkeypatch):

@@ -444,7 +444,7 @@ def test_no_part_of_a_session_can_be_tampered_with_to_a_traceback(repo: Path) ->
     cases = [(place, odd) for place in spots for odd in ODD]
     refusals = 0
     for number, (place, odd) in enumerate(cases):
-        if number % 4:  # the others are as good, and take seconds
+        if number % 7:  # the others are as good, and take seconds
             continue
         for path, data in files.items():
             path.parent.mkdir(exist_ok=True)
@@ -460,7 +460,7 @@ def test_no_part_of_a_session_can_be_tampered_with_to_a_traceback(repo: Path) ->
             assert file.read_text() == text
             refusals += 1
         assert not (repo.parent / "out").exists()
-    assert len(spots) > 100 and 100 < refusals < len(cases) // 8
+    assert len(spots) > 100 and 60 < refusals < len(cases) // 14
 
 
 @posix
