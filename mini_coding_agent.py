@@ -20,7 +20,7 @@ Everything else in this file makes that loop hold up in practice:
 
     1  Live repo context          what the model is told about the folder it works in
     2  Prompt shape               why a step costs seconds and not minutes
-    3  Tools and permissions      the reply, declaring a tool, the tools, the gate
+    3  Tools and permissions      the reply, declaring a tool, the tools, the gate, one call
     4  Context reduction          what to leave out when the window is full
     5  Sessions and memory        what is saved, resumed and undone
     6  Delegation                 a subagent that may look but not touch
