@@ -109,13 +109,14 @@ class Terminal:
 
         Python's input() loses an interrupt that comes between its prompt and its read.
         """
-        state = Path(f"/proc/{self.process.pid}/stat")
+        state, quiet = Path(f"/proc/{self.process.pid}/stat"), 0
         for _ in range(200):
             with contextlib.suppress(OSError):
-                if state.read_text("utf-8", "replace").rpartition(")")[2].split()[0] == "R":
-                    time.sleep(0.005)
-                    continue
-            break
+                fields = state.read_text("utf-8", "replace").rpartition(")")[2].split()
+                quiet = 0 if fields[0] == "R" else quiet + 1
+            if quiet == 3 or not state.exists():
+                break
+            time.sleep(0.005)
         self.send("\x03")
 
     def eof(self) -> None:
