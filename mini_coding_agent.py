@@ -751,6 +751,7 @@ END = re.compile(  # } and ``` that are too many; </tool>, </tol>, <\tool>, <too
 CHILD = re.compile(rf"\s*<(?!tool|final|invoke|function|{THINK})(\w+)>", re.I)
 # A stream that may have come to its end: an end tag or an invented "[tool:" and little after it.
 ENDED = re.compile(r"(?:</(?:tool|final)\w*\s*>|/>|\n\[\w).{0,100}\Z", re.I | re.S)
+TAG_BEGUN = re.compile(r"(?:<(?:[/|cu][^<>\n]{0,30})?|[\[◁](?:/\w*)?)\Z")  # </th: of a </think>?
 
 
 @dataclass(frozen=True, slots=True)
@@ -953,7 +954,7 @@ def judged(call: Call, items: list[Found], raw: str, begin: int, cut: bool) -> R
 
 def finished(text: str) -> bool:
     """Tell whether a growing reply can be stopped, as parse will return no other call or answer."""
-    if not ENDED.search(text[-140:]):
+    if not ENDED.search(text[-140:]) or TAG_BEGUN.search(text[-40:]):
         return False  # cheap, since this is asked for each chunk of a stream
     if sum(map(text.lower().count, ("</tool", "</final", "/>"))) > 4:
         return False  # it would be read as a whole at each of its many end tags

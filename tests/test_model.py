@@ -269,13 +269,15 @@ def test_each_step_has_one_retry_and_no_second_one(agent: Agent) -> None:
     assert "look around" in agent.server.prompts[-1]
 
 
+@pytest.mark.parametrize("end", [("</think>",), ("</", "think", ">"), ("<", "/thi", "nk", ">")])
 def test_a_call_that_turns_out_as_thinking_is_read_past_however_slowly_the_rest_comes(
-    agent: Agent, repo: Path
+    agent: Agent, repo: Path, end: tuple[str, ...]
 ) -> None:
-    draft = call("write_file", path="draft.txt", content="x") + "</think>"
-    pieces = (len(draft) - len("</think>"), len("</think>"), 7)
-    text = f"{draft}I only thought of it.\n<final>all is done</final>"
-    agent.server.script([Reply(text, chunk=pieces, hang=0.8, hang_after=len(draft))])
+    draft = call("write_file", path="draft.txt", content="x")
+    pieces = (len(draft), *map(len, end), 7)
+    text = f"{draft}{''.join(end)}I only thought of it.\n<final>all is done</final>"
+    pause = {"hang": 0.6, "hang_after": len(draft) + len("</think>")}
+    agent.server.script([Reply(text, chunk=pieces, **pause)])
     ended_well(agent("--approval", "auto"))
     assert not (repo / "draft.txt").exists()
 
