@@ -14,19 +14,17 @@ A language model can only write text. A coding agent is the loop that lets this 
         if it holds calls:      check each, ask the human if it is risky, run it, record the result
         if it is an answer:     run the tests; return it, unless the record contradicts it
 
-It stands first, below. The chapters behind it say how it holds up when the model is small, the
-window is full or the human says no: 1 live repo context, 2 prompt shape and cache reuse, 3 tools (a
-the reply, b declaring a tool, c the tools, d the gate), 4 context reduction, 5 sessions, memory and
-undo, 6 delegation; then the model's server, the terminal, and two extras. A `ToolError` is read by
-the model, a `RuntimeError` by the human. Whatever happened is an event, a dict in the session's
-`history`; memory, prompts and summaries are computed from events alone.
+It stands first. The chapters say how it holds up when the model is small, the window is full or the
+human says no: 1 live repo context, 2 prompt shape, 3 tools (reply, tools, gate), 4 context
+reduction, 5 sessions, 6 delegation; then the model, the terminal, two extras. A `ToolError` is read
+by the model, a `RuntimeError` by the human. What happened is an event, a dict in the session's
+`history`; prompts, memory and summaries are made from events alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import difflib
 import functools
 import inspect
@@ -38,7 +36,6 @@ import select
 import shutil
 import signal
 import stat
-import struct
 import subprocess
 import sys
 import tempfile
@@ -47,8 +44,9 @@ import threading
 import time
 import unicodedata
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -71,7 +69,6 @@ class ToolError(ValueError):
 
 MAX_SLIPS, MAX_DOUBTS, MAX_CHECKS = 3, 2, 3
 HEAT = 0.3  # added to the temperature after a slip: what led there once leads there again
-
 FORMS = "Use one of the forms above: a path with a code block below it, or a <tool> call."
 NEXT = """\
 If the request is fulfilled now, answer in the form <final>your answer to the user</final>. \
@@ -81,34 +78,17 @@ NOTHING = """\
 Nothing was changed yet. Write the changed file now: its path, and below it its complete new text \
 in a code block."""
 UNSEEN = f"You have not looked at anything yet. {FORMS}"
-SAME = "The file has exactly this text already. Write its complete new text."
 REPEATED = "You did exactly this already; its result stands above."
 CUT = "Your last reply was too long and was cut off. No explanations now, and one file at a time."
-
-
-@dataclass
-class Turn:
-    """What is counted while one request is worked on; all else stands in the events."""
-
-    request: str = ""
-    first: int = 0  # the index in the history of its first event
-    steps: int = 0  # replies whose calls were run
-    slips: int = 0  # in a row: replies that were unreadable or repeated
-    doubts: int = 0  # answers that were not believed
-    checks: int = 0  # commands that the program ran to judge a change
-    notice: str = ""  # stands in the tail of the next prompt, which is then asked hotter
-    answer: str = ""  # the last one
-    was_cut: bool = False  # the last reply reached the limit of new tokens
-    warned: set[str] = field(default_factory=set)  # files whose loss was warned of, see `guard`
-    gone: set[str] = field(default_factory=set)  # names that were taken out, see `half_rename`
-    stop: str = "finished"  # or contradicted, limit, error, interrupted
-    started: float = field(default_factory=time.monotonic)
-    tokens: tuple[int, int] = (0, 0)  # read and written
+CHANGE_WORDS = re.compile(
+    r"(?i)\b(fix|add|creat|writ|renam|chang|replac|remov|delet|updat|mov|implement|turn|set|make"
+    r"|correct|convert|refactor|should|must|needs?)"
+)
 
 
 @dataclass
 class MiniAgent:
-    """The agent: a model, a workspace, a session, and the loop that joins them."""
+    """The agent: a model, a workspace, and a session that grows turn by turn."""
 
     model_client: Any
     workspace: WorkspaceContext
@@ -123,45 +103,26 @@ class MiniAgent:
     plan: bool = False  # as read_only, but the human can switch it
     ask_human: Callable[[str, str], str] | None = None  # (what, preview) -> the answer
     tell: Callable[[str, Any], None] = lambda kind, what: None  # for the terminal
-    confine: Callable[[], None] | None = None  # runs in the process of each command, see Extras
+    sandbox: list[str] = field(default_factory=list)  # stands before each command, see Extras
 
     def __post_init__(self) -> None:
         self.root = Path(self.workspace.cwd)
         self.session = self.session or new_session(self.root)
         self.prefix = build_prefix(self.workspace)
         self.bytes_per_token = 3.0  # until the first reply tells
-        self.turn = Turn(first=len(self.session["history"]))
+        self.turn = Turn(self)
         self.always: set[str] = set()  # what the human allowed until the program ends
         self.undo: list[tuple[int, Changes]] = []  # for each request: its first event, its changes
 
-    @classmethod
-    def from_session(cls, session_id: str, session_store: Any, **settings: Any) -> MiniAgent:
-        """Return an agent that goes on with a saved session; raise RuntimeError if it can't."""
-        return cls(session=session_store.load(session_id), session_store=session_store, **settings)
-
     def ask(self, user_message: str) -> str:
         """Work on one request; return the answer, or why there is none. Raise RuntimeError."""
-        self.turn = turn = Turn(user_message, len(self.session["history"]))
-        self.undo.append((turn.first, {}))
+        self.turn = Turn(self, user_message)
+        self.undo.append((self.turn.first, {}))
         attach_files(self)
         self.record({"role": "user", "content": user_message})
-        while turn.steps < self.max_steps and turn.slips < MAX_SLIPS:
-            raw = query_model(self)
-            try:
-                reply = parse(raw, turn.was_cut, View(self))
-            except ToolError as problem:
-                self.record({"role": "slip", "content": raw})  # kept, but not shown to the model
-                slip(self, CUT if turn.was_cut else f"That did nothing: {problem}. {FORMS}")
-                continue
-            if isinstance(reply, list):
-                run_calls(self, reply)
-            elif is_believed(self, reply):
-                break
-        else:
-            why = "the model gets no further" if turn.slips else "--max-steps is reached"
-            turn.stop, turn.answer = "limit", f"Stopped: {why}. Use other words or a larger model."
-        self.record({"role": "assistant", "content": turn.answer})
-        return turn.answer
+        self.turn.work()
+        self.record({"role": "assistant", "content": self.turn.answer})
+        return self.turn.answer
 
     def run_tool(self, name: str, args: dict[str, Any]) -> str:
         """Run one call as if the model had written it; return the result's text."""
@@ -178,14 +139,10 @@ class MiniAgent:
 
     def record(self, item: Event) -> Event:
         """Add an event to the history and save the session."""
-        self.session["history"].append({"created_at": now()} | item)
+        self.session["history"].append({"created_at": f"{datetime.now():%FT%T}"} | item)
         if self.session_store:
             self.session_store.save(self.session)
         return item
-
-    def events(self, role: str = "tool") -> list[Event]:
-        """Return what happened in this turn."""
-        return [e for e in self.session["history"][self.turn.first :] if e["role"] == role]
 
     def path(self, raw: str) -> Path:
         """Return the absolute path for one that the model wrote; raise ToolError if it leaves."""
@@ -193,137 +150,158 @@ class MiniAgent:
 
     def reset(self) -> None:
         """Begin a new session in the same workspace; the old one stays on the disk."""
-        self.session, self.turn, self.undo = new_session(self.root), Turn(), []
+        self.session, self.undo = new_session(self.root), []
+        self.turn = Turn(self)
 
 
-def query_model(agent: MiniAgent) -> str:
-    """Send the prompt, folded if it is too long; return the model's reply."""
-    turn, view = agent.turn, View(agent)
-    texts = [view.text(path) for path in view.seen]
-    # A changed file is written whole, so there is room for the largest; more after a cut.
-    room = agent.max_new_tokens + count_tokens(agent, max(texts, key=len, default=""))
-    stops = [stop for stop in STOPS if not any(stop in text for text in texts)]
-    options = {"heat": HEAT if turn.notice else 0.0, "stop": stops}
-    for _ in range(2):
+class Turn:
+    """One request at work: the loop, and what it counts. All else stands in the events."""
+
+    def __init__(self, agent: MiniAgent, request: str = "") -> None:
+        self.agent, self.request, self.started = agent, request, time.monotonic()
+        self.first = len(agent.session["history"])  # the index of its first event
+        self.steps = self.slips = self.doubts = self.checks = 0  # slips: those in a row
+        self.notice = ""  # stands in the tail of the next prompt, which is then asked hotter
+        self.was_cut = False  # the last reply reached the limit of new tokens
+        self.warned: set[str] = set()  # files whose loss was warned of, see `guard`
+        self.gone: set[str] = set()  # names that were taken out of files, see `half_rename`
+        self.answer, self.stop = "", "finished"  # or contradicted, limit, error, interrupted
+        self.tokens = (0, 0)  # read and written
+
+    def work(self) -> None:
+        """Ask the model, and do what it says, until its answer is believed or a limit is met."""
+        while self.steps < self.agent.max_steps and self.slips < MAX_SLIPS:
+            raw = self.query()
+            try:
+                reply = parse(raw, self.was_cut, View(self.agent))
+            except ToolError as problem:
+                self.agent.record({"role": "slip", "content": raw})  # not shown to the model
+                self.slip(CUT if self.was_cut else f"That did nothing: {problem}. {FORMS}")
+                continue
+            if isinstance(reply, list):
+                self.run(reply)
+            elif self.believes(reply):
+                return
+        why = "the model gets no further" if self.slips else "--max-steps is reached"
+        self.stop, self.answer = "limit", f"Stopped: {why}. Use other words or a larger model."
+
+    def query(self) -> str:
+        """Send the prompt, folded if it is too long; return the model's reply."""
+        agent, view = self.agent, View(self.agent)
+        texts = [view.text(path) for path in view.seen]
+        # A changed file is written whole, so there is room for the largest; more after a cut.
+        room = agent.max_new_tokens + count_tokens(agent, max(texts, key=len, default=""))
+        room *= 1 + self.was_cut
+        stops = [stop for stop in STOPS if not any(stop in text for text in texts)]
+        options = {"heat": HEAT if self.notice else 0.0, "stop": stops}
         prompt = fit_prompt(agent)
         try:
-            reply = agent.model_client.complete(prompt, room * (1 + turn.was_cut), **options)
-            break
-        except PromptTooLong as refusal:  # now we know better how many tokens it has
-            learn_rate(agent, prompt, refusal.tokens)
-    else:
-        raise RuntimeError("The prompt is longer than the window of the server; try --num-ctx.")
-    turn.was_cut, turn.notice = getattr(reply, "cut", False), ""
-    read, written = getattr(reply, "tokens", (0, 0))
-    turn.tokens = turn.tokens[0] + read, turn.tokens[1] + written
-    learn_rate(agent, prompt, read)
-    return BROKEN.sub("", reply)
+            reply = agent.model_client.complete(prompt, room, **options)
+        except PromptTooLong:  # a token has fewer bytes than we thought: fold
+            agent.bytes_per_token /= 2
+            prompt = fit_prompt(agent)
+            reply = agent.model_client.complete(prompt, room, **options)
+        self.was_cut, self.notice = getattr(reply, "cut", False), ""
+        read, written = getattr(reply, "tokens", (0, 0))
+        self.tokens = self.tokens[0] + read, self.tokens[1] + written
+        if read > 100:  # 5 % on the safe side
+            agent.bytes_per_token = len(prompt.encode("utf-8", "replace")) / read * 0.95
+        return BROKEN.sub("", reply)
 
+    def run(self, calls: Sequence[Call]) -> None:
+        """Run the calls of a reply in their order, up to the first that fails."""
+        if all(self.is_repeated(call) for call in calls):
+            is_lost = self.wants_change() and not self.changed()
+            todo = NOTHING if is_lost else NEXT if self.calls()[-1]["ok"] else AGAIN
+            return self.slip(f"{REPEATED} {todo}")
+        for call in calls:
+            event = run_call(self.agent, call)
+            if call is calls[-1] and event["ok"] and (problem := half_rename(self.agent)):
+                event |= {"content": f"{event['content']}\nerror: {problem}", "ok": False}
+            self.agent.record(event)
+            if not event["ok"]:
+                break
+        self.steps, self.slips = self.steps + 1, 0
+        return None
 
-def run_calls(agent: MiniAgent, calls: Sequence[Call]) -> None:
-    """Run the calls of a reply in their order, up to the first that fails."""
-    if all(is_repeated(agent, call) for call in calls):
-        nothing = wants_change(agent) and not changed_files(agent)
-        return slip(agent, f"{REPEATED} {NOTHING if nothing else NEXT}")
-    for call in calls:
-        event = run_call(agent, call)
-        if call is calls[-1] and event["ok"] and (problem := half_rename(agent)):
-            event |= {"content": f"{event['content']}\nerror: {problem}", "ok": False}
-        agent.record(event)
-        if not event["ok"]:
-            break
-    agent.turn.steps, agent.turn.slips = agent.turn.steps + 1, 0
-    return None
+    def slip(self, notice: str, count: int = 1) -> None:
+        """Count a reply that led nowhere: the next one is asked for hotter and with a notice."""
+        self.slips, self.notice = self.slips + count, notice
+        self.agent.tell("notice", notice)
 
-
-def slip(agent: MiniAgent, notice: str, count: int = 1) -> None:
-    """Count a reply that led nowhere: the next one is asked for hotter and with a notice."""
-    agent.turn.slips, agent.turn.notice = agent.turn.slips + count, notice
-    agent.tell("notice", notice)
-
-
-def is_believed(agent: MiniAgent, final: Final) -> bool:
-    """Tell whether an answer may stand; when all doubts are used up it does, contradicted."""
-    turn = agent.turn
-    turn.answer = final.text
-    if not check_passes(agent):
-        return False
-    doubt = find_doubt(agent, final)
-    turn.doubts += bool(doubt)
-    if doubt and turn.doubts <= MAX_DOUBTS:
-        slip(agent, doubt, 0)
-        return False
-    turn.stop = "contradicted" if doubt else "finished"
-    return True
-
-
-def check_passes(agent: MiniAgent) -> bool:
-    """Run the command that can judge a change, if nothing was run since; False if it fails."""
-    # Asked to check its own work instead, a small model rewrites what is right.
-    turn, late = agent.turn, since_change(agent)
-    may_run = {"auto": True, "ask": bool(agent.ask_human)}.get(agent.approval_policy)
-    if not changed_files(agent) or not late[-1]["ok"] or not may_run or turn.checks >= MAX_CHECKS:
+    def believes(self, final: Final) -> bool:
+        """Tell whether an answer may stand; when all doubts are used up it does, contradicted."""
+        self.answer = final.text
+        if not self.check_passes():
+            return False
+        doubt = self.doubt(final)
+        self.doubts += bool(doubt)
+        if doubt and self.doubts <= MAX_DOUBTS:
+            self.slip(doubt, 0)
+            return False
+        self.stop = "contradicted" if doubt else "finished"
         return True
-    command = check_command(agent)
-    if not command or any(event["args"].get("command") == command for event in late):
-        return True
-    turn.checks += 1
-    event = run_call(agent, Call("run_shell", {"command": command}), check=True)
-    # If the human does without it, the model need not know.
-    return event["content"].startswith(DENIED) or bool(agent.record(event)["ok"])
 
+    def check_passes(self) -> bool:
+        """Run the command that can judge a change, if nothing was run since; False if it fails."""
+        # Asked to check its own work instead, a small model rewrites what is right.
+        agent, late = self.agent, self.since_change()
+        may_run = {"auto": True, "ask": bool(agent.ask_human)}.get(agent.approval_policy)
+        if not self.changed() or not late[-1]["ok"] or not may_run or self.checks >= MAX_CHECKS:
+            return True
+        command = check_command(agent)
+        if not command or any(call["args"].get("command") == command for call in late):
+            return True
+        event = run_call(agent, Call("run_shell", {"command": command}), check=True)
+        if event["content"].startswith(DENIED):
+            return True  # the human does without it, and the model need not know
+        self.checks += not event["ok"]
+        return bool(agent.record(event)["ok"])
 
-def find_doubt(agent: MiniAgent, final: Final) -> str:
-    """Return why the record contradicts an answer, as the model is told; "" if it does not."""
-    request, calls, changed = agent.turn.request, agent.events(), changed_files(agent)
-    is_told = calls and calls[-1]["name"] == "run_shell" and not wants_change(agent)
-    if calls and not calls[-1]["ok"] and not is_told:  # "do the tests pass?" may be answered by no
-        return "The last call failed, so the request is not fulfilled yet. Correct it."
-    if final.repeats and not changed:
-        return SAME
-    if not changed and wants_change(agent) and CHANGE_WORDS.search(request):
-        return NOTHING
-    if re.search(r"(?i)\brun\b", request) and all(event["name"] != "run_shell" for event in calls):
-        return f"The request says to run something, and nothing was run yet. {FORMS}"
-    if changed and (absent := View(agent).absent()):
-        return f"The request names {', '.join(absent)}, which is not there yet."
-    if not calls and not agent.turn.doubts:
-        return UNSEEN
-    is_ours = len(final.text) > 3 and final.text in agent.prefix + NEXT + AGAIN + NOTHING + REPEATED
-    tells_how = re.search(r"\b(run_shell|read_file|list_files)\b|`search`", final.text)
-    return FORMS if is_ours or (tells_how and not final.tagged) else ""
+    def doubt(self, final: Final) -> str:
+        """Return why the record contradicts an answer, as the model is told; "" if it does not."""
+        calls, changed, wants_change = self.calls(), self.changed(), self.wants_change()
+        is_told = calls and calls[-1]["name"] in ("run_shell", "write_file") and not wants_change
+        if calls and not calls[-1]["ok"] and not is_told:  # "do the tests pass?" may get a no
+            return "The last call failed, so the request is not fulfilled yet. Correct it."
+        if self.checks >= MAX_CHECKS and "exit_code" not in calls[-1]:
+            return f"The tests failed and were not run since. Run them. {FORMS}"
+        if not changed and wants_change and CHANGE_WORDS.search(self.request):
+            return NOTHING
+        if re.search(r"(?i)\brun\b", self.request) and all(c["name"] != "run_shell" for c in calls):
+            return f"The request says to run something, and nothing was run yet. {FORMS}"
+        if changed and (absent := View(self.agent).absent()):
+            return f"The request names {', '.join(absent)}, which is not there yet."
+        if not View(self.agent).seen and not calls and not self.doubts:
+            return UNSEEN
+        tells_how = re.search(r"\b(run_shell|read_file|list_files)\b|`search`", final.text)
+        is_ours = final.text in self.agent.prefix + NEXT + AGAIN + NOTHING and final.text[3:]
+        return FORMS if is_ours or (tells_how and not final.tagged) else ""
 
+    def wants_change(self) -> bool:
+        """Tell whether the request asks for something to be done, so that words are not enough."""
+        asks = r"(?i)^\s*(what|which|where|why|how|who|explain|describe|summarize)\b|\?\s*$|tell me"
+        is_polite = re.match(r"(?i)\s*(can|could|would|will|please)\b", self.request)
+        is_question = re.search(asks, self.request) and not is_polite
+        return not (self.agent.read_only or self.agent.plan or is_question)
 
-CHANGE_WORDS = re.compile(
-    r"(?i)\b(fix|add|creat|writ|renam|chang|replac|remov|delet|updat|mov|implement|turn|set|make"
-    r"|correct|convert|refactor|should|must|needs?)"
-)
+    def calls(self) -> list[Event]:
+        """Return the calls of this turn, with their results."""
+        return [e for e in self.agent.session["history"][self.first :] if e["role"] == "tool"]
 
+    def changed(self) -> list[str]:
+        """Return the files that this turn changed, each once."""
+        return list(dict.fromkeys(call["file"] for call in self.calls() if "changed" in call))
 
-def wants_change(agent: MiniAgent) -> bool:
-    """Tell whether the request asks for something to be done, so that words are not enough."""
-    request = agent.turn.request
-    asks = r"(?i)\s*(what|which|where|why|how|who|explain|describe|summarize)\b"
-    is_question = re.match(asks, request) or re.search(r"(?i)\?\s*$|\btell me\b", request)
-    is_polite = re.match(r"(?i)\s*(can|could|would|will|please)\b", request)
-    return not (agent.read_only or agent.plan or (is_question and not is_polite))
+    def since_change(self) -> list[Event]:
+        """Return the turn's calls from its last change on; all, if there was none."""
+        calls = self.calls()
+        return calls[max((i for i, call in enumerate(calls) if "changed" in call), default=0) :]
 
-
-def changed_files(agent: MiniAgent) -> list[str]:
-    """Return the files that this turn changed, each once."""
-    return list(dict.fromkeys(event["file"] for event in agent.events() if "changed" in event))
-
-
-def since_change(agent: MiniAgent) -> list[Event]:
-    """Return the turn's calls from its last change on; all, if there was none."""
-    calls = agent.events()
-    return calls[max((i for i, call in enumerate(calls) if "changed" in call), default=0) :]
-
-
-def is_repeated(agent: MiniAgent, call: Call) -> bool:
-    """Tell whether this very call was made in this turn, with nothing changed since."""
-    same = [e for e in since_change(agent) if (e["name"], e["args"]) == (call.name, call.args)]
-    return any(not e.get("attached") and not e["content"].startswith(GUARDED) for e in same)
+    def is_repeated(self, call: Call) -> bool:
+        """Tell whether this very call was made in this turn, with nothing changed since."""
+        same = [e for e in self.since_change() if (e["name"], e["args"]) == (call.name, call.args)]
+        return any(not e.get("attached") and not e["content"].startswith(GUARDED) for e in same)
 
 
 # -- 1. Live repo context --------------------------------------------------------------------------
@@ -337,15 +315,11 @@ def is_repeated(agent: MiniAgent, call: Call) -> bool:
 STATE_DIR = ".mini-coding-agent"
 PROTECTED = {".git", STATE_DIR}
 CLUTTER = {"node_modules", "__pycache__", ".venv", "venv", ".tox", ".mypy_cache", ".pytest_cache"}
-SHOWN_FILES, MOST_FILES = 60, 20_000  # in the prompt; looked at in a folder without git
+SHOWN_FILES = 60  # in the prompt
 DOCUMENTS = {"AGENTS.md": 2000, "README.md": 400}  # how many characters of each are shown
-
 GIT_OPTIONS = f"""--no-optional-locks --no-pager -c core.fsmonitor=false -c core.pager=cat
     -c core.hooksPath={os.devnull} -c log.showSignature=false"""
-GIT_ENVIRONMENT = {
-    "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_TERMINAL_PROMPT": "0",
-    "GIT_ALLOW_PROTOCOL": "none", "LC_ALL": "C.UTF-8",
-}  # fmt: skip
+GIT_ENVIRONMENT = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C.UTF-8"}
 
 
 def find_repository(root: Path) -> Path | None:
@@ -362,9 +336,9 @@ def git(root: Path, *args: str) -> str:
     place = [f"--git-dir={repo}/.git", f"--work-tree={repo}"]  # or core.worktree moves it
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         return subprocess.run(
-            ["git" if repo else "", *GIT_OPTIONS.split(), *place, *args], cwd=root, timeout=5,
+            ["git" if repo else "", *GIT_OPTIONS.split(), *place, *args], cwd=root, check=True,
             env=os.environ | GIT_ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True,
-            check=True,
+            timeout=5,
         ).stdout.decode("utf-8", "replace")  # fmt: skip
     return ""
 
@@ -376,8 +350,6 @@ def list_workspace(root: Path) -> list[str]:
     for folder, folders, names in os.walk(root) if not listed else []:
         folders[:] = sorted(set(folders) - CLUTTER - PROTECTED)
         paths += [Path(folder, name).relative_to(root).as_posix() for name in names]
-        if len(paths) > MOST_FILES:
-            break
     return sorted(path for path in paths if (CLUTTER | PROTECTED).isdisjoint(path.split("/")))
 
 
@@ -404,11 +376,10 @@ class WorkspaceContext:
             with contextlib.suppress(ToolError):
                 made.project_docs[name] = clip(read_text(root / name).strip(), most)
         if repo:
-            head = git(root, "symbolic-ref", "--short", "refs/remotes/origin/HEAD").strip()
-            made.default_branch = head.removeprefix("origin/") or "-"
+            head = git(root, "symbolic-ref", "--short", "refs/remotes/origin/HEAD")
+            made.default_branch = head.strip().removeprefix("origin/") or "-"
             made.branch = git(root, "symbolic-ref", "--short", "HEAD").strip() or "-"
-            log = git(root, "log", "-5", "--format=%h %s")
-            made.recent_commits = visible(log, "\n").splitlines()
+            made.recent_commits = visible(git(root, "log", "-5", "--format=%s"), "\n").splitlines()
             names = git(root, "config", "--list", "--name-only", "--includes")
             made.status = "left out, since this repository's git configuration names a program"
             if names and not re.search(r"(?im)^(filter|lfs)\.", names):
@@ -419,7 +390,9 @@ class WorkspaceContext:
     def text(self) -> str:
         """Return the snapshot as it stands in the prompt."""
         shown = sorted(sorted(self.files, key=lambda path: path.count("/"))[:SHOWN_FILES])
-        lines = ["The project's files:", *(map(visible, shown) if shown else ["(none yet)"])]
+        kinds = Counter(Path(path).suffix or "other" for path in self.files)  # models can't count
+        count = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common(5)) or "none yet"
+        lines = [f"The project's files ({count}):", *map(visible, shown)]
         if more := len(self.files) - len(shown):
             lines.append(f"... and {more} more; list_files shows those of a folder")
         lines.append(f"\nGit branch: {self.branch} (default: {self.default_branch})")
@@ -436,16 +409,15 @@ class WorkspaceContext:
 #
 #     PREFIX      rules and forms, the snapshot      never changes; subagents share it
 #     TRANSCRIPT  every event, rendered once         only grows
-#     TAIL        what is next, or what went wrong   the only part that is taken back, so it is short
+#     TAIL        what is next, or what went wrong   alone is taken back, so it is short
 #
 # INVARIANT: between two folds, resets or undos, a prompt without its tail starts with the one
 # before without its tail, byte for byte. So no clock and no counter stands in the prefix.
 #
 # The forms decide more than anything else in this file. Code models write prose, a path, and below
 # it the whole file in a code block, whatever they are told; so this is the form of writing. <final>
-# is not among them, or it would be the first thing that a small model writes: the tail offers it
-# once something was done. The examples name a file of this very workspace, as any other name would
-# be read, run and edited.
+# is not among them, or a small model would write it first: the tail offers it after a step. The
+# examples name a file of this workspace, as any other name would be read, run and edited.
 
 PLACEHOLDER = "the whole text of the file, every line of it"
 RULES = """\
@@ -467,11 +439,9 @@ To look or to run something, write one of these and wait for the result:
 
 """
 SMALL_WORKSPACE, ATTACHED_FILE = 6_000, 16_000  # bytes
-
 # The server ends a reply at these: what follows a call would be an invented result.
 STOPS = ["</tool>", "</final>", "\nIts result:", "\nYour step:"]
 REQUEST, STEP, RESULT, ANSWER = "The request:", "Your step:", "Its result:", "Your answer:"
-
 # What a server reads as a single control token: `<|im_end|>` in a file would end the user's turn.
 # A zero-width space after the bracket breaks it, and is taken out of what the model writes. The
 # same is done to a line of a file that poses as a label of ours.
@@ -483,8 +453,7 @@ BROKEN = re.compile(rf"{BREAK}(?={TOKENS}|{LABELS})")
 
 def build_prefix(workspace: WorkspaceContext) -> str:
     """Return the part of the prompt that never changes."""
-    likely = (".py", ".js", ".ts", ".json", ".md")
-    file = next((path for path in workspace.files if path.endswith(likely)), "README.md")
+    file = next(filter(SUFFIX.search, workspace.files), "README.md")
     forms = [tool.form.replace("{file}", file) for tool in TOOLS.values() if tool.form]
     if len(workspace.files) <= SHOWN_FILES:  # there, a small model would delegate all its work
         forms.remove(TOOLS["delegate"].form)
@@ -505,16 +474,17 @@ def event_text(event: Event) -> str:
     if role == "tool" and not event.get("attached"):
         call = CONTROL.sub(BREAK, render(Call(event["name"], event["args"])))
         return f"\n{STEP}\n{call}\n{RESULT}\n{content}\n"
-    head = {"user": f"{REQUEST} ", "assistant": f"{ANSWER}\n", "tool": ""}
-    return f"\n{head[role]}{content}\n" if role in head else ""
+    asked, said = f"\n{REQUEST} {content}\n", f"\n{ANSWER}\n{content}\n"
+    return {"user": asked, "assistant": said, "tool": f"\n{content}\n", "slip": ""}[role]
 
 
 def attach_files(agent: MiniAgent) -> None:
     """Show the model the files that the request names, or a small workspace, before it is asked."""
     view, shown = View(agent), agent.history_text()
     sizes = {path: os.path.getsize(agent.root / path) for path in view.files}
-    named = [path for path in view.named() if 0 < sizes.get(path, 0) <= ATTACHED_FILE]
-    for path in sizes if sum(sizes.values()) <= SMALL_WORKSPACE else named[:3]:
+    wanted = view.named() + (view.defining() if len(sizes) < 1_000 else [])
+    wanted = [path for path in wanted if 0 < sizes.get(path, 0) <= ATTACHED_FILE][:3]
+    for path in sizes if sum(sizes.values()) <= SMALL_WORKSPACE else dict.fromkeys(wanted):
         event = run_call(agent, Call("read_file", {"path": path}))
         if event["ok"] and event["content"] not in shown:
             agent.record(event | {"attached": True})
@@ -533,10 +503,8 @@ def attach_files(agent: MiniAgent) -> None:
 #     a tool's name                                           that tool, the block is its argument
 #     a comment in the first line that is a path, or a        that file, if it is new or half of
 #       sentence with a colon and one file in backticks         its lines stand in the block
-#     one definition of one file in view                      the new text of this definition
-#     nothing                                                 the one file in view of which half
-#                                                               stands in the block, or the one new
-#                                                               file that the request names
+#     nothing                                                 the one file in view of which half is
+#                                                               in it, or the one new file asked for
 #     anything else; a block of shell without a path          an illustration
 #
 # INVARIANT: no beginning of a risky call is a call. What completes one is its end: the fence, the
@@ -554,20 +522,17 @@ class Call:
 
 @dataclass(frozen=True)
 class Final:
-    """An answer: in <final>, or plain text; `repeats`: it lists files just as they are."""
+    """An answer: in <final>, or plain text."""
 
     text: str
     tagged: bool
-    repeats: bool
 
 
-Block = tuple[str, str, str]  # a closed code block: the line above it, its language, its text
 SUFFIX = re.compile(
-    r"\w\.(py|pyi|js|mjs|cjs|ts|tsx|jsx|json|md|rst|txt|toml|ya?ml|ini|cfg|conf|html?|css|sh|sql"
-    r"|csv|xml|go|rs|java|kt|rb|php|c|h|cc|cpp|hpp|cs|lua|swift|env|lock|properties)$"
-    r"|(^|/)(Makefile|Dockerfile|\.gitignore|\.env)$"
+    r"\w\.(pyi?|[cm]?jsx?|tsx?|json|md|rst|txt|toml|ya?ml|ini|cfg|conf|html?|css|sh|sql|csv|xml|go|rs"
+    r"|java|kt|rb|php|[ch]|cc|[ch]pp|cs|lua|swift|env)$|(^|/)(Makefile|Dockerfile|\.gitignore|\.env)$"
 )
-SHELL = ("sh", "bash", "shell", "console", "zsh", "cmd", "bat", "powershell")
+SHELL = "sh bash shell console zsh cmd bat powershell".split()
 FENCE = re.compile(r"([ \t]*)(`{3,}|~{3,})[ \t]*([^`\n]*?)\s*")
 OPENING = re.compile(r"(?<![`\"'\w])(<tool\b|<final>)")
 COMMENT = re.compile(r"(?:#|//|--|;|<!--|/\*) *([\w./-]+) *(?:-->|\*/)?\s*")
@@ -619,6 +584,11 @@ class View:
         """Return the files that the request names and that are not there."""
         return [path for path in self.named() if not (self.root / path).exists()]
 
+    def defining(self) -> list[str]:
+        """Return the files that define a name out of the request, if it looks like code."""
+        names = set(re.findall(r"\b\w+(?=\(\))|\w*[a-z]_\w+|\w+[a-z][A-Z]\w*", self.request))
+        return [p for p in self.files if names & {n for _, n in DEFINED.findall(self.text(p))}]
+
     def is_half(self, path: str, text: str) -> bool:
         """Tell whether at least half of a file's lines stand in a text."""
         new = {line.strip() for line in text.splitlines()}
@@ -628,34 +598,33 @@ class View:
 
 def parse(raw: str, cut: bool, view: View) -> list[Call] | Final:
     """Read a reply, `cut` by the token limit or not: return its calls, or an answer, or raise."""
-    text = re.sub(r"(?s)<think>.*?</think>", "", raw).rpartition("</think>")[2].strip()
+    raw = raw[: raw.rfind("\n") + 1] if cut else raw  # the last line may be half a fence
+    text = raw.rpartition("</think>")[2].strip()
+    if not text or text.startswith("<think>"):
+        raise ToolError("it is empty")
     blocks, rest, is_open = read_blocks(text)
     answer = rest.removeprefix("<final>").partition("</final>")[0].strip()
     if not rest.startswith("<tool"):
         blocks += read_blocks(answer)[0]  # a listing in the answer counts, if it changes the file
-    calls: dict[str, Call] = {}
-    repeats = False
+    calls: list[Call] = []
     for call in filter(None, [block_call(*block, view) for block in blocks]):
-        path, content = str(call.args.get("path")), str(call.args.get("content", ""))
-        if PLACEHOLDER in content:
+        path, content = str(call.args.get("path")), call.args.get("content")
+        if PLACEHOLDER in str(content):
             raise ToolError("the words of the example are not the text of a file")
-        if content.strip() and content.rstrip() == view.text(path).rstrip():
-            repeats = True
-            continue
-        calls.pop(path, None)  # the last version of a file counts
-        calls[path if content else str(call)] = call
+        if content is not None:  # the last version of a file counts
+            calls = [other for other in calls if other.args.get("path") != path]
+        if not content or content.rstrip() != view.text(path).rstrip():  # "so it is now"
+            calls.append(call)
     if rest.startswith("<tool") and not (calls and cut):
-        calls["<tool"] = read_call(rest, cut)
-    if calls:
-        return list(calls.values())
-    if not text or text.startswith("<think>") or (not rest and (cut or is_open)):
-        raise ToolError("a code block in it has no end" if is_open else "it is empty")
-    return Final(answer or text, bool(rest), repeats)
+        calls.append(read_call(rest, cut))
+    if is_open and not (calls and cut):  # so its end, or that of the one before, is not sure
+        raise ToolError("a code block in it has no end; one with blocks in it needs longer fences")
+    return calls or Final(answer or text, bool(rest))
 
 
-def read_blocks(text: str) -> tuple[list[Block], str, bool]:
+def read_blocks(text: str) -> tuple[list[tuple[str, str, str]], str, bool]:
     """Return the closed code blocks, the rest from the first call on, and if a block is open."""
-    blocks: list[Block] = []
+    blocks: list[tuple[str, str, str]] = []  # the line above, the language, the text
     above, fence, indent, inner, language, body = "", "", 0, 0, "", ""
     lines = text.splitlines(keepends=True)
     for number, line in enumerate(lines):
@@ -669,7 +638,7 @@ def read_blocks(text: str) -> tuple[list[Block], str, bool]:
                 fence, above = "", body.strip() if body.count("\n") == 1 else ""
                 continue
             body += line[min(indent, len(line) - len(line.lstrip(" \t"))) :]
-        elif mark and OPENING.match("".join(lines[number + 1 : number + 2]).strip()):
+        elif mark and "<tool " in "".join(lines[number + 1 : number + 2]) and not head_of(above):
             continue  # a call that was put into a block
         elif mark:
             indent, fence, inner, body = len(mark[1]), mark[2], 0, ""
@@ -682,21 +651,23 @@ def read_blocks(text: str) -> tuple[list[Block], str, bool]:
     return blocks, "", bool(fence)
 
 
+def head_of(line: str) -> str:
+    """Return `calc.py` of "### **`calc.py`**:" and its like, "" of a line with more words."""
+    decoration = r"(?i)^[\s#>*`-]*(\d+\.)?[\s*`]*((new |updated )?file(name)?:)?[\s*`]*|[\s*`:]+$"
+    head = re.sub(decoration, "", line)
+    return head if re.fullmatch(r"[\w.$@+/\\-]+", head) else ""
+
+
 def block_call(above: str, language: str, text: str, view: View) -> Call | None:
     """Return the call that a code block is, None for an illustration."""
-    decoration = r"(?i)^[\s#>*`-]*(\d+\.)?[\s*`]*((new |updated )?file(name)?:)?[\s*`]*|[\s*`:]+$"
-    head = re.sub(decoration, "", above)  # `calc.py` of "### **`calc.py`**:"
+    head = head_of(above)
     if head in TOOLS and TOOLS[head].bare:
         return Call(head, {TOOLS[head].bare: text.strip()})
-    is_sure = bool(re.fullmatch(r"[\w.$@+/\\-]+", head)) and view.is_path(head)
+    is_sure = bool(head) and view.is_path(head)
     if not is_sure and (language.lower() in SHELL or not text.strip()):
         return None
     path, text = (head, text) if is_sure else guess_path(above, text, view)
     path = view.nearest(path)
-    parts = [definition_patch(file, text, view) for file in ([path] if path else view.seen)]
-    parts = [call for call in parts if call]
-    if len(parts) == 1:
-        return parts[0]
     if not path:
         likely = [file for file in view.seen if view.is_half(file, text)]
         likely = likely or (view.absent() if text.count("\n") > 1 else [])
@@ -716,21 +687,6 @@ def guess_path(above: str, text: str, view: View) -> tuple[str, str]:
         return comment[1], text if is_there else rest
     is_named = len(quoted) == 1 and above.endswith(":") and view.is_path(quoted[0])
     return quoted[0] if is_named else "", text
-
-
-def definition_patch(path: str, text: str, view: View) -> Call | None:
-    """Return the patch that a block is which holds one definition of a file and no more."""
-    old, new = view.text(path).splitlines(), textwrap.dedent(text).strip("\n").splitlines()
-    names = [match[2] for line in new if (match := DEFINED.match(line)) and not match[1]]
-    starts = [i for i, line in enumerate(old) if (m := DEFINED.match(line)) and [m[2]] == names]
-    others = [name for _, name in DEFINED.findall(view.text(path)) if name not in text]
-    if len(starts) != 1 or not others or not DEFINED.match(new[0]):
-        return None
-    start, margin = starts[0], re.match(r"\s*", old[starts[0]])[0]  # type: ignore[index]
-    inside = re.compile(rf"\s*$|{margin}([ \t]|[)}}\]])")  # deeper, or a closing bracket
-    end = next((i for i in range(start + 1, len(old)) if not inside.match(old[i])), len(old))
-    old_text, new_text = "\n".join(old[start:end]).rstrip(), textwrap.indent("\n".join(new), margin)
-    return Call("patch_file", {"path": path, "old_text": old_text, "new_text": new_text})
 
 
 def read_call(text: str, cut: bool) -> Call:
@@ -763,10 +719,10 @@ def render(call: Call) -> str:
 
 # ---- 3b. Declaring a tool ----
 #
-# A tool is one decorated function: its name, checks and errors come from its signature. A risky one
-# is a generator: it yields the preview of what it would do, and only when it is asked to go on does
-# it and yields the result. So what the human sees is what happens, and no tool can forget the gate.
-# A result is text for the model, or text and facts for the event.
+# A tool is one decorated function: name, checks and errors come from its signature; its result is a
+# text for the model, or text and facts for the event. A risky one is a generator: it yields what it
+# would do, and does it only when asked to go on. So what the human sees is what happens, and no
+# tool can forget the gate.
 
 
 @dataclass(frozen=True)
@@ -784,15 +740,14 @@ class Tool:
         """Raise ToolError that says what is wrong with arguments, and shows the form."""
         wrong = [f"{name} is unknown" for name in args if name not in self.params]
         for name, param in self.params.items():
-            value, is_text = args.get(name, param.default), param.annotation == "str"
-            if value is param.empty or (value == "" and name == self.bare):
+            if args.get(name, param.default) in (param.empty, "" if name == self.bare else None):
                 wrong.append(f"{name} is missing")
-            elif not (isinstance(value, str) if is_text else str(value).isdigit()):
-                wrong.append(f"{name} is no {'text' if is_text else 'number'}")
+            if param.annotation == "int" and not str(args.get(name, 1)).isdigit():
+                wrong.append(f"{name} is no number")
         if wrong:
             form = render(Call(self.name, dict.fromkeys(self.params, "...")))
-            why = f"invalid arguments for {self.name}: {'; '.join(wrong)}"
-            raise ToolError(f"{why}. The form is\n{form}")
+            said = f"invalid arguments for {self.name}: {'; '.join(wrong)}. The form is\n{form}"
+            raise ToolError(said)
 
 
 TOOLS: dict[str, Tool] = {}
@@ -821,11 +776,9 @@ READ_LINES, READ_CHARS, RESULT_CHARS = 400, 16_000, 6_000
 LONG_FILE = 120  # lines; a file up to here is written whole
 PATCH_FORM = """
 [This file is long. To change a part of it, write
-<tool name="patch_file">
-<path>{path}</path>
+<tool name="patch_file"><path>{path}</path>
 <old_text>the lines to be replaced, exactly as they are</old_text>
-<new_text>the lines that stand there afterwards</new_text>
-</tool>]"""
+<new_text>the lines that stand there afterwards</new_text></tool>]"""
 DENIED, GUARDED = "error: approval denied", "error: nothing was written"
 Changes = dict[Path, tuple[bytes | None, bytes]]  # what files were (None: not there), what they are
 
@@ -878,30 +831,29 @@ def find(agent: MiniAgent, raw: str, folder: bool = False) -> tuple[str, Path]:
 def read_file(agent: MiniAgent, path: str, start: int = 1) -> tuple[str, Event]:
     """Show a file as it is; of a long one READ_LINES lines from `start` on."""
     name, real = find(agent, path)
-    lines = read_text(real).splitlines(keepends=True)
-    first = min(int(start), len(lines))
-    last = min(first + READ_LINES - 1, len(lines))
-    text = as_listing(name, clip("".join(lines[max(first - 1, 0) : last]), READ_CHARS))
-    more = f'; to go on: <tool name="read_file" start="{last + 1}">{name}</tool>'
-    if first > 1 or last < len(lines):
-        more = more if last < len(lines) else ""
-        text += f"\n[lines {first} to {last} of {len(lines)} are shown{more}]"
+    lines, first, size = read_text(real).splitlines(keepends=True), max(int(start), 1), 0
+    last = first - 1
+    while last < len(lines) and last < first - 1 + READ_LINES and size < READ_CHARS * 0.9:
+        size, last = size + len(lines[last]), last + 1
+    text = as_listing(name, clip("".join(lines[first - 1 : last]), READ_CHARS))
+    if last < len(lines):
+        more = f'<tool name="read_file" start="{last + 1}">{name}</tool>'
+        text += f"\n[lines {first} to {last} of {len(lines)} are shown; to go on: {more}]"
     return text + (PATCH_FORM.format(path=name) if len(lines) > LONG_FILE else ""), {"file": name}
 
 
 @tool('<tool name="search">a text or regular expression</tool>')
 def search(agent: MiniAgent, pattern: str, path: str = ".") -> str:
     """Return the lines that match, as path:number: line."""
-    below, top = find(agent, path, folder=True)
+    below, _ = find(agent, path, folder=True)
     view, found, matches = View(agent), list[str](), re.compile(re.escape(pattern)).search
     with contextlib.suppress(re.error, OverflowError, RecursionError):
-        # What may run for ever repeats a repetition or a choice, (a+)+$, and is plain text here.
-        if not re.search(r"[*+?}|][^()]*\)[*+{]", pattern):
+        # What may run for ever, as (a+)+$ or a*a*a*a*b, repeats a group or repeats too often.
+        if not re.search(r"\)[*+{]|([*+{].*){4}", pattern):
             matches = re.compile(pattern.replace("\\|", "|")).search  # grep's choice, too
     for name in view.files:
-        is_below = below in (".", name) or top in (agent.root / name).parents
-        text = view.text(name) if is_below and not (agent.root / name).is_symlink() else ""
-        for number, line in enumerate(text.splitlines(), 1):
+        is_below = below in (".", name) or name.startswith(below + "/")
+        for number, line in enumerate(view.text(name).splitlines() if is_below else [], 1):
             if match := matches(line):
                 start = max(match.start() - 100, 0)
                 found.append(f"{name}:{number}: {line[start : start + 300]}")
@@ -916,9 +868,8 @@ def list_files(agent: MiniAgent, path: str = ".") -> str:
     name, _ = find(agent, path, folder=True)
     below = "" if name == "." else name + "/"
     names = [file[len(below) :] for file in View(agent).files if file.startswith(below)]
-    lines = [f"[D] {folder}" for folder in sorted({n.partition("/")[0] for n in names if "/" in n})]
-    lines += [f"[F] {name}" for name in names if "/" not in name]
-    return clip("\n".join(lines), RESULT_CHARS) or "(no files)"
+    lines = {f"[D] {n.partition('/')[0]}" if "/" in n else f"[F] {n}" for n in names}
+    return clip("\n".join(sorted(lines)), RESULT_CHARS) or "(no files)"
 
 
 @tool(risky=True)
@@ -929,15 +880,19 @@ def write_file(agent: MiniAgent, path: str, content: str) -> Iterator[Any]:
     same = [file for file in view.files if file.rpartition("/")[2] == real.name]
     if real.is_dir() or (same and not real.parent.exists()):
         raise ToolError(f"{path} is no file that can be written; do you mean {', '.join(same)}?")
-    yield from change_file(agent, real, content.rstrip() + "\n" if content.strip() else "", "wrote")
+    after = content.replace("\r\n", "\n").rstrip() + "\n" if content.strip() else ""
+    after = after.replace("\n", "\r\n") if "\r\n" in view.text(str(real)) else after
+    yield from change_file(agent, real, after, "wrote")
 
 
 @tool(risky=True)
 def patch_file(agent: MiniAgent, path: str, old_text: str, new_text: str) -> Iterator[Any]:
     """Replace a text that stands exactly once in a file."""
     name, real = find(agent, path)
-    before = read_text(real).replace("\r\n", "\n")
+    before = read_text(real)
     old, new = (text.replace("\r\n", "\n").strip("\n") for text in (old_text, new_text))
+    if old not in before:
+        old, new = old.replace("\n", "\r\n"), new.replace("\n", "\r\n")
     count = before.count(old) if old.strip() else 0
     if count != 1:
         near = difflib.get_close_matches(max(old.split("\n"), key=len), before.split("\n")[:5000])
@@ -949,17 +904,16 @@ def patch_file(agent: MiniAgent, path: str, old_text: str, new_text: str) -> Ite
 def change_file(agent: MiniAgent, real: Path, after: str, verb: str) -> Iterator[Any]:
     """Yield the diff of a change; then make it and yield the result."""
     name, turn = real.relative_to(agent.root).as_posix(), agent.turn
+    before = read_text(real) if real.exists() else ""
     old = real.read_bytes() if real.exists() else None
-    before = read_text(real) if old is not None else ""
-    if "\r\n" in before:
-        after = after.replace("\r\n", "\n").replace("\n", "\r\n")
     if before == after and old is not None:
         raise ToolError(f"{name} has exactly this text already; nothing was changed")
     guard(agent, name, before, after)
-    diff = diff_lines(name, before, after)
+    texts = before.splitlines(), after.splitlines()
+    diff = list(difflib.unified_diff(*texts, name, name, lineterm="", n=2))
     yield "\n".join(diff) or f"{name}: a new empty file"
-    mark = b"\xef\xbb\xbf" if (old or b"").startswith(b"\xef\xbb\xbf") else b""
-    new = mark + after.encode("utf-8", "replace")
+    has_mark = old is not None and old.startswith(b"\xef\xbb\xbf")  # as Windows editors write
+    new = after.encode("utf-8-sig" if has_mark else "utf-8", "replace")
     changes = agent.undo[-1][1] if agent.undo else {}
     changes[real] = (changes[real][0] if real in changes else old, new)
     real.parent.mkdir(parents=True, exist_ok=True)
@@ -968,18 +922,12 @@ def change_file(agent: MiniAgent, real: Path, after: str, verb: str) -> Iterator
     names += [name for _, name in DEFINED.findall(before)]
     turn.gone.update(name for name in names if name in before and name not in after)
     shown = [line for line in diff[2:] if line.startswith(("+", "-"))]
-    counts = [sum(line[0] == sign for line in shown) for sign in "+-"]
     said = f"{verb} {name}" + (f" ({len(after)} chars)" if verb == "wrote" else "")
     said += ", the change is:\n" + "\n".join(shown[:30]) if old is not None else ", a new file"
     problem = "" if syntax_error(name, before) else syntax_error(name, after)
     said += f"\nerror: but {name} does not parse: {problem}. Correct it." if problem else ""
+    counts = [sum(line[0] == sign for line in shown) for sign in "+-"]
     yield said, {"file": name, "changed": counts, "ok": not problem}
-
-
-def diff_lines(name: str, before: str, after: str) -> list[str]:
-    """Return the lines of a unified diff."""
-    old, new = before.splitlines(), after.splitlines()
-    return list(difflib.unified_diff(old, new, name, name, lineterm="", n=2))
 
 
 def replace_file(path: Path, data: bytes, mode: int | None = None) -> None:
@@ -1014,7 +962,7 @@ def guard(agent: MiniAgent, name: str, before: str, after: str) -> None:
     old_names, new_names = ([n for _, n in DEFINED.findall(text)] for text in (before, after))
     lost = [n for n in old_names if n not in after and n not in agent.turn.request]
     is_most = len(gone) >= 4 and len(gone) * 2 > len(old_lines)
-    if not wants_change(agent):
+    if not agent.turn.wants_change():
         name, why = "question", "the request is a question. Answer it."
     elif is_most or (lost and len(new_names) < len(old_names)):
         why = f"this would remove {len(gone)} lines of {name}, among them:\n" + "\n".join(gone[:8])
@@ -1037,22 +985,21 @@ def half_rename(agent: MiniAgent) -> str:
     return ""
 
 
-OUTPUT_BYTES = 400_000  # of an output; more than twice that is cut in the middle as it is read
 SECRET = re.compile(r"(?i)TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIAL")  # names of variables
 NOISE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\n]*\r(?!\n)")  # colours; what a \r overwrites
-RAN_NONE = re.compile(r"(?i)Ran 0 tests|no tests ran|collected 0 items")
 
 
 @tool('<tool name="run_shell">a shell command</tool>', risky=True)
 def run_shell(agent: MiniAgent, command: str, timeout: int = 60) -> Iterator[Any]:
-    """Run a command for at most `timeout` seconds, without terminal, input and secret variables."""
+    """Run a command without terminal, input and secret variables, for `timeout` seconds at most."""
     yield visible(command, "\n")
     env = {name: value for name, value in os.environ.items() if not SECRET.search(name)}
     env |= {"GIT_EDITOR": "false", "EDITOR": "false", "PAGER": "cat", "GIT_TERMINAL_PROMPT": "0"}
+    argv = [*agent.sandbox, shutil.which("bash") or "sh", "-c", command]
     process = subprocess.Popen(
-        command, shell=True, executable=shutil.which("bash") if os.name != "nt" else None, env=env,
-        cwd=agent.root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=agent.confine,
+        argv if os.name != "nt" else command, shell=os.name == "nt", cwd=agent.root, env=env,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        start_new_session=True,
     )  # fmt: skip
     codes: list[int] = []
 
@@ -1066,14 +1013,15 @@ def run_shell(agent: MiniAgent, command: str, timeout: int = 60) -> Iterator[Any
     try:
         while block := os.read(process.stdout.fileno(), 65536):  # type: ignore[union-attr]
             output += block
-            if len(output) > 2 * OUTPUT_BYTES:
-                output = output[: OUTPUT_BYTES // 2] + b"\n[...]\n" + output[-OUTPUT_BYTES // 2 :]
+            if len(output) > 1_000_000:  # it may never end
+                output = output[:250_000] + b"\n[...]\n" + output[-250_000:]
     finally:
         kill_group(process)
         watcher.join()
     text = NOISE.sub("", output.decode("utf-8", "replace").replace("\r\n", "\n")).strip("\n")
     said = f"exit code {codes[0]}" if codes else f"error: stopped after {timeout} seconds"
-    said += "\n(no test was run, so this proves nothing)" if RAN_NONE.search(text) else ""
+    ran_none = re.search(r"(?i)Ran 0 tests|no tests ran|collected 0 items", text)
+    said += "\n(no test was run, so this proves nothing)" if ran_none else ""
     facts = {"exit_code": codes[0] if codes else None, "ok": codes == [0]}
     yield f"{said}\n{clip(text, RESULT_CHARS) or '(no output)'}", facts
 
@@ -1089,38 +1037,34 @@ NAMED_COMMAND = re.compile(
     r"`((?:python3?|node|npm|pytest|cargo|go|make|bash|sh) [ \w./:=-]*)`"
     r"|\b(python3? (?:-m \w+|[\w./-]+\.py)|pytest\b|npm test|cargo test|go test|make test)"
 )
-TEST_COMMANDS = [  # a file, what it holds, the command
-    ("package.json", '"test"', "npm test"), ("Cargo.toml", "", "cargo test"),
-    ("go.mod", "", "go test ./..."), ("Makefile", "\ntest:", "make test"),
+TESTS = [  # a file that there is, what it holds, the command that runs the tests
+    (r"test_[^/]*\.py", "import pytest", f"{PYTHON} -m pytest -q"),
+    (r"test_[^/]*\.py", "", f"{PYTHON} -m unittest"),
+    (r"tests?/test_[^/]*\.py", "", f"{PYTHON} -m unittest discover -s {{folder}}"),
+    (r"package\.json", '"test"', "npm test"), (r"Cargo\.toml", "", "cargo test"),
+    (r"go\.mod", "", "go test ./..."), ("Makefile", "\ntest:", "make test"),
 ]  # fmt: skip
 
 
 def check_command(agent: MiniAgent) -> str:
-    """Return the command that judges a change: named, the project's tests, one that failed; or ""."""
+    """Return what judges a change: a command in the request, the tests, one that failed; or ""."""
     view = View(agent)
     if named := NAMED_COMMAND.search(agent.turn.request):
         return named[1] or named[2]
-    if all(path.endswith((".md", ".txt", ".rst")) for path in changed_files(agent)):
+    if all(path.endswith((".md", ".txt", ".rst")) for path in agent.turn.changed()):
         return ""
-    tests = [path for path in view.files if re.search(r"(^|/)test_[^/]*\.py$", path)]
-    if any("import pytest" in view.text(path) for path in tests):
-        return f"{PYTHON} -m pytest -q"
-    if tests:
-        folder = tests[0].rpartition("/")[0]
-        is_package = not folder or (agent.root / folder / "__init__.py").exists()
-        return f"{PYTHON} -m unittest" + ("" if is_package else f" discover {folder}")
-    for file, content, command in TEST_COMMANDS:
-        if file in view.files and content in view.text(file):
-            return command
-    failed = [e for e in agent.events() if e["name"] == "run_shell" and not e["ok"]]
+    for pattern, content, command in TESTS:
+        for path in view.files:
+            if re.fullmatch(pattern, path) and content in "\n" + view.text(path):
+                return command.format(folder=path.partition("/")[0])
+    failed = [call for call in agent.turn.calls() if "exit_code" in call and not call["ok"]]
     return str(failed[-1]["args"]["command"]) if failed else ""
 
 
 # ---- 3d. The gate ----
 #
-# Between a call and its effect stand one decision and one question. Looking is free, since the tools
-# that look can't leave the workspace. Every command is asked about: a list of harmless ones is long
-# or has holes.
+# Looking is free, since the tools that look can't leave the workspace. Every command is asked
+# about: a list of harmless ones is long or has holes.
 
 
 def run_call(agent: MiniAgent, call: Call, check: bool = False) -> Event:
@@ -1146,8 +1090,7 @@ def pass_gate(agent: MiniAgent, tool: Tool, call: Call, check: bool) -> Any:
         return tool.run(agent, **call.args)
     denied = f"approval denied for {tool.name}: "
     if agent.read_only or agent.plan or agent.approval_policy not in ("ask", "auto"):
-        mode = "a subagent only looks" if agent.read_only else "--approval never is set"
-        raise ToolError(denied + ("this is plan mode" if agent.plan else mode))
+        raise ToolError(denied + "nothing may be changed now (plan mode, subagent, --approval)")
     halves = tool.run(agent, **call.args)
     preview = next(halves)
     key = f"run_shell {call.args['command']}" if tool.name == "run_shell" else tool.name
@@ -1160,7 +1103,7 @@ def pass_gate(agent: MiniAgent, tool: Tool, call: Call, check: bool) -> Any:
         elif answer.lower() not in ("y", "yes"):
             said = "the user says no" if answer.lower() in ("", "n", "no") else answer
             raise ToolError(denied + said)
-    agent.tell("call", call)
+    agent.tell("run", call.name)
     return next(halves)
 
 
@@ -1171,7 +1114,7 @@ def pass_gate(agent: MiniAgent, tool: Tool, call: Call, check: bool) -> Any:
 # memory and one line each. A fold changes the front of the prompt, so the model reads everything
 # again: folds are rare, deep, and told to the human.
 
-WINDOW, FOLDED_LINES = 32_768, 40  # tokens; events that a fold still names
+WINDOW = 32_768  # tokens
 
 
 def count_tokens(agent: MiniAgent, text: str) -> int:
@@ -1179,78 +1122,55 @@ def count_tokens(agent: MiniAgent, text: str) -> int:
     return int(len(text.encode("utf-8", "replace")) / agent.bytes_per_token) + 1
 
 
-def learn_rate(agent: MiniAgent, prompt: str, tokens: int) -> None:
-    """Take the server's count of a prompt as the new rate, 5 % on the safe side."""
-    if tokens > 100:
-        agent.bytes_per_token = max(len(prompt.encode("utf-8", "replace")) / tokens * 0.95, 1.0)
-
-
 def fit_prompt(agent: MiniAgent) -> str:
-    """Return the prompt, folded if it would be too long; raise RuntimeError if that is no help."""
+    """Return the prompt, folded if it would be too long for the window."""
     window = getattr(agent.model_client, "num_ctx", WINDOW)
-    session, newest, before = agent.session, agent.session["history"][-1], 0
+    session, newest = agent.session, agent.session["history"][-1]
     text = "" if newest["role"] == "user" else NEXT if newest.get("ok", True) else AGAIN
     plan = "Plan mode: change nothing. Look, then answer with a plan.\n" if agent.plan else ""
     tail = plan + (agent.turn.notice or text)
-    while True:
-        prompt = agent.prefix + agent.history_text() + (f"\n{tail}\n" if tail else "")
-        size = count_tokens(agent, prompt)
-        if size <= window - 2 * agent.max_new_tokens:
-            if before:
-                agent.tell("fold", f"{before} tokens of prompt folded to {size}")
-            return prompt
-        if before:  # it is folded already, so the newest event itself is too long
-            newest["content"] = clip(newest["content"], len(newest["content"]) * 2 // 3)
-        if len(newest["content"]) < 500:
-            raise RuntimeError(f"The window of {window} tokens is too small; raise --num-ctx.")
-        before, session["fold"] = before or size, len(session["history"]) - 1
+    tail = f"\n{tail}\n" if tail else ""
+    prompt = agent.prefix + agent.history_text() + tail
+    if (size := count_tokens(agent, prompt)) > window - 2 * agent.max_new_tokens:
+        agent.tell("fold", f"the prompt has {size} tokens; what is old is told in fewer words now")
+        session["fold"] = len(session["history"]) - 1
+        prompt = agent.prefix + agent.history_text() + tail
+    return prompt
 
 
 def folded_text(events: Sequence[Event]) -> str:
-    """Return what the prompt still says of folded events: the memory, a line each, the request."""
-    memory, lines = memory_of(events), [event_line(e) for e in events if e["role"] != "slip"]
-    lines[:-FOLDED_LINES] = ["(earlier events are left out)"] if len(lines) > FOLDED_LINES else []
-    told = CONTROL.sub(BREAK, "\n".join([memory_text(memory), *lines, "", memory["task"]]))
-    return f"\nWhat was done before, in brief:\n{told}\n" if events else ""
+    """Return what the prompt still says of folded events: memory, a line each, the request."""
+    lines = [event_line(event) for event in events if event["role"] != "slip"]
+    asked = [event["content"] for event in events if event["role"] == "user"]
+    told = "\n".join([f"{len(lines)} events:", memory_text(events), *lines[-40:], *asked[-1:]])
+    return f"\nWhat was done before, in brief, {CONTROL.sub(BREAK, told)}\n" if events else ""
 
 
 # -- 5. Sessions, memory, undo ---------------------------------------------------------------------
 #
-# A session is one JSON file, written in one step after every event, so a crash or a power cut loses
-# nothing that was said. What can be computed from the events is not stored, and what could change
-# files, as undo does, is never read from the disk.
+# A session is one JSON file, written in one step after every event, so a crash loses nothing that
+# was said. What could change files, as undo does, is never read from the disk.
 
 
 def new_session(root: Path) -> dict[str, Any]:
     """Return an empty session."""
     session_id = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
-    return {"id": session_id, "created_at": now(), "workspace_root": str(root), "history": []}
-
-
-def now() -> str:
-    """Return the time as sessions hold it."""
-    return datetime.now().astimezone().isoformat(timespec="seconds")
+    return {"id": session_id, "workspace_root": str(root), "history": []}
 
 
 def event_line(event: Event) -> str:
     """Return an event as one line."""
-    args = " ".join(map(str, event.get("args", {}).values()))
-    head = f"{event.get('name', event['role'])} {one_line(args, 60)}".strip()
-    return f"- {head}: {one_line(event['content'], 100)}"
+    args = one_line(" ".join(map(str, event.get("args", {}).values())), 60)
+    return f"- {event.get('name', event['role'])} {args}: {one_line(event['content'], 100)}"
 
 
-def memory_of(events: Sequence[Event]) -> dict[str, Any]:
-    """Return what is worth remembering: the task, the last files, the last answers."""
-    tasks = [event["content"] for event in events if event["role"] == "user"]
-    files = [event["file"] for event in reversed(events) if "file" in event]
+def memory_text(events: Sequence[Event]) -> str:
+    """Return what is worth remembering: the task, the last files, the last answers as notes."""
+    tasks = [event["content"] for event in events if event["role"] == "user"] or ["-"]
+    files = dict.fromkeys(event["file"] for event in reversed(events) if "file" in event)
     notes = [event_line(event) for event in events if event["role"] == "assistant"]
-    return {"task": (tasks or [""])[-1], "files": [*dict.fromkeys(files)][:8], "notes": notes[-5:]}
-
-
-def memory_text(memory: dict[str, Any]) -> str:
-    """Return a memory as text."""
-    files = ", ".join(memory["files"]) or "-"
-    return "\n".join([f"Task: {memory['task'][:500]}", f"Files: {files}", *memory["notes"]])
+    head = f"Task: {one_line(tasks[-1], 500)}\nFiles: {', '.join([*files][:8]) or '-'}"
+    return "\n".join([head, *notes[-5:]])
 
 
 class SessionStore:
@@ -1267,6 +1187,8 @@ class SessionStore:
 
     def save(self, session: dict[str, Any]) -> Path:
         """Write a session in one step, for its owner alone."""
+        if self.root.is_symlink() or self.root.parent.is_symlink():
+            raise RuntimeError(f"{self.root} leads elsewhere, so no session is saved there.")
         if not self.root.is_dir():
             self.root.mkdir(parents=True, exist_ok=True)
             (self.root.parent / ".gitignore").write_text("*\n", encoding="utf-8")
@@ -1279,9 +1201,10 @@ class SessionStore:
         if not path.exists():
             raise RuntimeError(f"There is no session {session_id}; there are: {self.ids()[-5:]}.")
         try:
-            session: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            is_sound = session["id"] == path.stem and all(map(is_event, session["history"]))
-            if not is_sound or not 0 <= session.get("fold", 0) <= len(session["history"]):
+            session: dict[str, Any] = json.loads(read_text(path))
+            history, fold = session["history"], session.get("fold", 0)
+            memory_text(history) + "".join(map(event_text, history))  # raises at an odd shape
+            if session["id"] != path.stem or not 0 <= fold <= len(history):
                 raise ValueError("it has not the shape of a session")
         except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as why:
             raise RuntimeError(f"The session {path} is damaged: {why!r}. It stays as it is.")
@@ -1297,15 +1220,6 @@ class SessionStore:
         return self.ids()[-1] if self.ids() else None
 
 
-def is_event(event: Event) -> bool:
-    """Tell whether a thing out of a session file has the shape of an event."""
-    event.setdefault("ok", not event["content"].startswith("error"))
-    texts = [event["content"], event.get("file", ""), event["name"] if "args" in event else ""]
-    is_known = event["role"] in ("user", "assistant", "slip")
-    is_call = event["role"] == "tool" and isinstance(event.get("args"), dict)
-    return (is_known or is_call) and all(isinstance(text, str) for text in texts)
-
-
 def undo_request(agent: MiniAgent) -> str:
     """Take back the last request of this process, files and conversation; return what was done."""
     if not agent.undo:
@@ -1314,40 +1228,23 @@ def undo_request(agent: MiniAgent) -> str:
     asked = next((event["content"] for event in history[first:] if event["role"] == "user"), "")
     lines = [f"Took back: {one_line(asked, 60)}", *([] if changes else ["no file was changed"])]
     for path, (old, new) in changes.items():
+        is_ours = path.is_file() and path.read_bytes() == new
+        said = "removed" if old is None else "put back"
+        if is_ours:
+            replace_file(path, old) if old is not None else path.unlink()
         name = path.relative_to(agent.root).as_posix()
-        if not path.is_file() or path.read_bytes() != new:
-            lines.append(f"{name} was changed since; it stays as it is")
-        elif old is None:
-            path.unlink()
-            lines.append(f"removed {name}")
-        else:
-            replace_file(path, old)
-            lines.append(f"put {name} back")
+        lines.append(f"{name} {said if is_ours else 'was changed since, and stays as it is'}")
     del history[first:]
-    agent.session["fold"], agent.turn = min(agent.session.get("fold", 0), first), Turn(first=first)
+    agent.session["fold"], agent.turn = min(agent.session.get("fold", 0), first), Turn(agent)
     if agent.session_store:
         agent.session_store.save(agent.session)
     return "\n".join(lines)
 
 
-def session_diff(agent: MiniAgent) -> str:
-    """Return what this program's tools changed since it was started, as a diff."""
-    before: dict[Path, bytes] = {}
-    for _, changes in reversed(agent.undo):
-        before |= {path: old or b"" for path, (old, _) in changes.items()}
-    lines: list[str] = []
-    for path, old in before.items():
-        new = path.read_bytes() if path.is_file() else b""
-        texts = [data.decode("utf-8", "replace") for data in (old, new)]
-        lines += diff_lines(path.relative_to(agent.root).as_posix(), *texts)
-    return "\n".join(lines) or "Nothing was changed."
-
-
 # -- 6. Delegation and bounded subagents -----------------------------------------------------------
 #
 # A question about many files fills the window with text that nobody needs afterwards. A subagent
-# has a transcript of its own and hands back its answer alone. It shares the prefix, so the server
-# need not read that again, and it can't change anything.
+# has a transcript of its own, hands back its answer alone, and can't change anything.
 
 
 @tool('<tool name="delegate">a question about many files, for a helper that only looks</tool>')
@@ -1355,24 +1252,20 @@ def delegate(agent: MiniAgent, task: str) -> str:
     """Have a subagent look into a question; return its answer."""
     if agent.depth >= agent.max_depth:
         raise ToolError("a subagent can't delegate")
-    child = MiniAgent(
-        agent.model_client, agent.workspace, None, max_steps=agent.max_steps, read_only=True,
-        depth=agent.depth + 1, max_depth=agent.max_depth, max_new_tokens=agent.max_new_tokens,
-        tell=lambda kind, what: agent.tell(f"subagent {kind}", what),
-    )  # fmt: skip
+    child = replace(agent, session_store=None, session={}, read_only=True, depth=agent.depth + 1)
+    child.tell = lambda kind, what: agent.tell(f"subagent {kind}", what)
     return f"delegate_result:\n{child.ask(task)}"
 
 
 # -- The model -------------------------------------------------------------------------------------
 #
 # A model client is any object with `complete(prompt, max_new_tokens, heat=, stop=)` that returns a
-# text. The real one speaks Ollama's /api/generate and turns every fault into one sentence. What is
-# said of the server was read in its source (0.33), which knows better than its manual.
+# text. The real one speaks Ollama's /api/generate (as its source, version 0.33, does) and turns
+# every fault into one sentence.
 
 DEFAULT_HOST = "http://127.0.0.1:11434"
 # The default model's state can't be rolled back to any point: the server resumes NUM_BATCH tokens
-# before the end of the last prompt, and re-reads everything after a longer tail. The same number in
-# every request, as num_ctx: a change of either loads the model anew.
+# before the end of the last prompt. A change of it, or of num_ctx, loads the model anew.
 NUM_BATCH = 256
 FAULTS = [  # what a fault looks like, and what the human can do about it
     ("timed out", "Ollama was silent for {timeout:g} s. Loading a model and reading a long prompt"
@@ -1399,9 +1292,7 @@ class ModelError(RuntimeError):
 
 
 class PromptTooLong(ModelError):
-    """The server refused a prompt; `tokens` is how many it counted."""
-
-    tokens = 0
+    """The server refused a prompt that is longer than its window."""
 
 
 class FakeModelClient:
@@ -1413,9 +1304,7 @@ class FakeModelClient:
     def complete(self, prompt: str, max_new_tokens: int, **options: Any) -> str:
         """Return the next reply of the list."""
         self.prompts.append(prompt)
-        if not self.outputs:
-            raise ModelError("The scripted model has no reply left.")
-        return self.outputs.pop(0)
+        return self.outputs.pop(0) if self.outputs else "<final>There is no reply left.</final>"
 
 
 class OllamaModelClient:
@@ -1460,10 +1349,6 @@ class OllamaModelClient:
             if not TRANSIENT.search(str(fault)):
                 raise
             last = self.send("/api/generate", body)
-        finally:
-            self.watch("done", "")
-        if not last.get("done"):
-            raise self.fault("the reply ended before it was done")
         done = Completion(last["text"])
         done.cut = last.get("done_reason") == "length"
         done.tokens = last.get("prompt_eval_count") or 0, last.get("eval_count") or 0
@@ -1493,14 +1378,14 @@ class OllamaModelClient:
             raise self.fault(f"{refusal.code} {said}")
         except (OSError, HTTPException, ValueError, AttributeError, TypeError) as problem:
             raise self.fault(f"{type(problem).__name__}: {getattr(problem, 'reason', problem)}")
+        if path == "/api/generate" and not chunk.get("done"):
+            raise self.fault("the reply ended before it was done")
         return chunk | {"text": text}
 
     def fault(self, said: str) -> ModelError:
         """Return the error for an HTTP status with its body, or for an exception's text."""
-        if counted := re.search(r"n_prompt_tokens\W+(\d+)", said):
-            refusal = PromptTooLong("The prompt is longer than the window.")
-            refusal.tokens = int(counted[1])
-            return refusal
+        if "exceed_context_size" in said:
+            return PromptTooLong("The prompt is longer than the server's window; try --num-ctx.")
         with contextlib.suppress(ValueError, LookupError, TypeError):
             said = said[:4] + json.loads(said[4:])["error"]
         words = next(words for pattern, words in FAULTS if re.search(pattern, said))
@@ -1515,16 +1400,19 @@ class OllamaModelClient:
 
 EXIT_CODES = {"finished": 0, "error": 1, "limit": 3, "contradicted": 3, "interrupted": 130}
 COLORS = {"+": "32", "-": "31", "@": "36", "error": "31", "dim": "2", "bold": "1"}
+HELP = """\
+/memory      the task, the last files and notes     /undo         take the last request back
+/context     how full the window is                 /plan         only look: on or off
+/session     which session this is                  /model NAME   take another model
+/reset       begin a new session                    /exit, /quit  leave, as Ctrl-D does
+Several lines go between lines of triple quotes. @path in a request attaches a file."""
 
 
 def visible(text: str, keep: str = "") -> str:
     r"""Return text with what could fool a reader or command a terminal spelt out: ESC is `\x1b`."""
-
-    def shown(char: str) -> str:
-        is_plain = char in keep or (char.isprintable() and unicodedata.category(char) != "Cf")
-        return char if is_plain else char.encode("unicode_escape").decode()
-
-    return text if text.isascii() and text.isprintable() else "".join(map(shown, text))
+    odd = [c for c in text if not c.isprintable() or unicodedata.category(c) == "Cf"]
+    escapes = {ord(c): c.encode("unicode_escape").decode() for c in odd if c not in keep}
+    return text.translate(escapes)
 
 
 def one_line(text: str, limit: int) -> str:
@@ -1533,10 +1421,17 @@ def one_line(text: str, limit: int) -> str:
     return words if len(words) <= limit else words[: limit - 3] + "..."
 
 
-class Screen:
-    """What the human sees while the agent works: a line for each call, a live line in between."""
+def build_welcome(agent: MiniAgent, model: str, host: str) -> str:
+    """Return what a conversation begins with."""
+    where = f"{agent.workspace.cwd} on branch {agent.workspace.branch}"
+    return f"Mini-Coding-Agent {__version__} in {where}, with {model} at {host}. /help helps."
 
-    def __init__(self) -> None:
+
+class Terminal:
+    """What the human sees, types and decides."""
+
+    def __init__(self, agent: MiniAgent) -> None:
+        self.agent, agent.tell = agent, self.tell
         self.is_live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self.has_color = self.is_live and not os.environ.get("NO_COLOR")
         self.width = min(shutil.get_terminal_size().columns, 100)
@@ -1551,36 +1446,45 @@ class Screen:
         clear = "\r\x1b[K" if self.is_live else ""  # the live line goes
         print(clear + "\n".join(lines), file=sys.stderr, end=end, flush=True)
 
-    def watch(self, phase: str, piece: str) -> None:
-        """Draw the live line of a model call: reading, writing (the reply's pieces), done."""
+    def watch(self, phase: str, piece: str = "") -> None:
+        """Draw the live line: reading, writing (with the reply's pieces), running a tool."""
         if phase != self.phase:
             self.phase, self.since, self.written = phase, time.monotonic(), ""
         self.written += piece
-        if self.is_live and phase != "done":
+        if self.is_live:
             words = " ".join(self.written[-self.width :].split())[20 - self.width :]
-            self.say(f"{phase} {time.monotonic() - self.since:.0f} s {words}", "dim", end="")
+            seconds = f"{time.monotonic() - self.since:.0f} s"
+            self.say(f"{phase} {seconds} {words}"[: self.width - 1], "dim", end="")
 
     def tell(self, kind: str, what: Any) -> None:
         """Show what the loop reports; what a subagent does is set in."""
         indent = "  " if kind.startswith("subagent") else ""
-        if kind.endswith("call") and self.is_live:
-            shown = " ".join(map(str, what.args.values()))
-            self.say(one_line(f"running {what.name} {shown}", self.width - 1), "dim", end="")
-        elif kind.endswith("result"):
-            self.say(indent + brief(what), "bold" if what["ok"] else "error")
+        if kind.endswith("result"):
+            self.say(indent + self.brief(what), "bold" if what["ok"] else "error")
             if what.get("exit_code"):
                 last = "\n".join(what["content"].rstrip().split("\n")[1:][-5:])
                 self.say(textwrap.indent(last, indent + "    "), "dim")
-        elif not kind.endswith("call"):
+        elif kind.endswith("run"):
+            self.watch(f"running {what}")
+        else:
             self.say(textwrap.fill(f"[{kind}] {what}", self.width), "dim")
+
+    def brief(self, event: Event) -> str:
+        """Return a call and its result in one line."""
+        args = " ".join(map(str, event["args"].values()))
+        head = f"* {event['name']} {one_line(event.get('file', args), 60)}: "
+        if "exit_code" in event:
+            return f"{head}exit {event['exit_code']}" + (" (a check)" if "check" in event else "")
+        if not event["ok"]:
+            return f"{head}{event['content'].partition('error: ')[2].partition(chr(10))[0]}"
+        if "changed" in event:
+            return "{}+{} -{}".format(head, *event["changed"])
+        return f"{head}{len(event['content'].splitlines())} lines"
 
     def ask(self, what: str, preview: str, answer: str = "") -> str:
         """Show what a call would do; return the human's answer, or the one given as if theirs."""
-        lines = preview.split("\n")
-        if len(lines) > 200:
-            lines[150:-40] = [f"... {len(lines) - 190} lines are not shown ..."]
         self.say(f"\n{what}:", "bold")
-        self.say("\n".join(lines))
+        self.say(clip(preview, 20_000))
         self.say("Allow? [y]es, [a]lways, or a reason why not: ", "bold", end="")
         if sys.stdin.isatty() and not answer:
             with contextlib.suppress(ImportError, OSError):
@@ -1592,147 +1496,102 @@ class Screen:
             print(visible(answer.strip()), file=sys.stderr, flush=True)
         return answer
 
+    def summary(self) -> str:
+        """Return what a turn did, from the record alone, in one line."""
+        turn, calls = self.agent.turn, self.agent.turn.calls()
+        parts = [f"{time.monotonic() - turn.started:.0f} s"]
+        for file in turn.changed():
+            counts = [c["changed"] for c in calls if "changed" in c and c["file"] == file]
+            parts.append("changed {} (+{} -{})".format(file, *map(sum, zip(*counts))))
+        ran = [call for call in calls if "exit_code" in call]
+        codes = {one_line(call["args"]["command"], 40): call["exit_code"] for call in ran}
+        parts += [f"ran {command}, exit {code}" for command, code in codes.items()]
+        is_checked = any("exit_code" in call for call in turn.since_change())
+        parts += ["not checked"] if turn.changed() and not is_checked else []
+        parts.append("/undo" if turn.changed() else "nothing changed")
+        if turn.stop == "contradicted":
+            parts.append("NOT DONE: the record contradicts the answer")
+        return " · ".join([*parts, "{} tokens read, {} written".format(*turn.tokens)])
 
-def brief(event: Event) -> str:
-    """Return a call and its result in one line."""
-    args = " ".join(map(str, event["args"].values()))
-    head = f"* {event['name']} {one_line(event.get('file', args), 60)}: "
-    if "exit_code" in event:
-        return f"{head}exit {event['exit_code']}" + (" (a check)" if event.get("check") else "")
-    if not event["ok"]:
-        return head + event["content"].partition("error: ")[2].partition("\n")[0]
-    if "changed" in event:
-        return "{}+{} -{}".format(head, *event["changed"])
-    return f"{head}{len(event['content'].splitlines())} lines"
-
-
-def summary(agent: MiniAgent) -> str:
-    """Return what a turn did, from the record alone, in one line."""
-    turn, events = agent.turn, agent.events()
-    parts = [f"{time.monotonic() - turn.started:.0f} s"]
-    for file in changed_files(agent):
-        counts = [e["changed"] for e in events if "changed" in e and e["file"] == file]
-        parts.append(f"changed {file} (+{sum(c[0] for c in counts)} -{sum(c[1] for c in counts)})")
-    parts += [] if changed_files(agent) else ["nothing changed"]
-    ran = {one_line(e["args"]["command"], 40): e["exit_code"] for e in events if "exit_code" in e}
-    parts += [f"ran {command}, exit {code}" for command, code in ran.items()]
-    if changed_files(agent):
-        is_checked = any("exit_code" in event for event in since_change(agent))
-        parts += ["/undo"] if is_checked else ["not checked", "/undo"]
-    if turn.stop == "contradicted":
-        parts.append("NOT DONE: the record contradicts the answer")
-    return " · ".join([*parts, "{} tokens read, {} written".format(*turn.tokens)])
-
-
-def build_welcome(agent: MiniAgent, model: str, host: str) -> str:
-    """Return what a conversation begins with."""
-    where = f"{agent.workspace.cwd} on branch {agent.workspace.branch}"
-    return f"Mini-Coding-Agent {__version__} in {where}, with {model} at {host}. /help helps."
-
-
-HELP = """\
-/memory          the task, the last files and notes
-/context         how full the window is
-/diff            what was changed since the program was started
-/undo            take back the last request, files and conversation
-/plan            look, don't touch, answer with a plan; again to leave the mode
-/model NAME      take another model; the session stays
-/session         which session this is
-/reset           begin a new session
-/exit, /quit     leave, as Ctrl-D does; /help shows this list
-Several lines: between lines of triple quotes, or with a backslash at a line's end.
-@path in a request attaches a file."""
-
-
-def run_command(agent: MiniAgent, name: str, rest: str) -> str:
-    """Run a slash command; return what it says."""
-    client = agent.model_client
-    if name == "/undo":
-        return undo_request(agent)
-    if name == "/plan":
-        agent.plan = not agent.plan
-    if name == "/reset":
-        agent.reset()
-    if name == "/model" and rest:
-        client.model = rest
-        client.prepare()
-    used = count_tokens(agent, agent.prefix + agent.history_text())
-    said = {
-        "/help": HELP, "/memory": memory_text(memory_of(agent.session["history"])),
-        "/context": f"about {used} of {client.num_ctx} tokens", "/model": client.model,
-        "/plan": f"plan mode is {'on: nothing will be changed' if agent.plan else 'off'}",
-        "/session": agent.session["id"], "/reset": agent.session["id"],
-        "/diff": session_diff(agent),
-    }  # fmt: skip
-    return str(said.get(name, f"There is no {name}; /help lists the commands."))
-
-
-def run_request(agent: MiniAgent, screen: Screen, request: str, output: str = "text") -> int:
-    """Work on one request, print answer and summary; return the exit code."""
-    try:
-        answer = agent.ask(request)
-    except KeyboardInterrupt:
-        agent.turn.stop, answer = "interrupted", "Interrupted."
-    except RuntimeError as error:
-        agent.turn.stop, answer = "error", str(error)
-    code, stop = EXIT_CODES[agent.turn.stop], agent.turn.stop
-    if output == "json":
-        facts = {"session": agent.session["id"], "changed": changed_files(agent), "stop": stop}
-        print(json.dumps({"answer": answer, "exit_code": code} | facts), flush=True)
-    elif code in (0, 3):
-        screen.say("", end="")
-        print(visible(answer, "\n\t"), flush=True)
-    else:
-        screen.say(answer, "error")
-    screen.say(textwrap.fill(summary(agent), screen.width), "dim" if code == 0 else "error")
-    return code
-
-
-def read_request(prompt: str) -> str:
-    """Return the next request: a line, a paste, what stands between lines of triple quotes."""
-    text = input(prompt)
-    if text.strip().startswith('"""'):
-        while not text.rstrip().endswith('"""') or len(text.strip()) < 6:
-            text += "\n" + input("... ")
-        return text.strip()[3:-3].strip()
-    while text.endswith("\\"):
-        text = text[:-1] + "\n" + input("... ")
-    while sys.stdin.isatty() and os.name != "nt" and select.select([sys.stdin], [], [], 0.02)[0]:
-        text += "\n" + input()  # lines that are already there: a paste
-    return text.strip()
-
-
-def repl(agent: MiniAgent, screen: Screen, output: str) -> int:
-    """Read requests and commands until the end; return the exit code of the last request."""
-    code = 0
-    with contextlib.suppress(ImportError):
-        import readline  # noqa: F401  # gives `input` its editing and history
-    while True:
+    def work(self, request: str) -> int:
+        """Work on one request, print answer and summary; return the exit code."""
         try:
-            request = read_request("\nplan> " if agent.plan else "\n> ")
-            command = re.fullmatch(r"(/[a-z]+)(?: +(\S*))?", request)
-            if request in ("exit", "quit", "/exit", "/quit"):
-                return code
-            if command:
-                screen.say(run_command(agent, command[1], command[2] or ""))
-            elif request:
-                code = run_request(agent, screen, request, output)
-        except EOFError:
-            print(file=sys.stderr)
-            return code
-        except ModelError as fault:
-            screen.say(str(fault), "error")
+            answer = self.agent.ask(request)
         except KeyboardInterrupt:
-            screen.say("\n(Ctrl-D leaves)", "dim")
+            self.agent.turn.stop, answer = "interrupted", "Interrupted."
+        except RuntimeError as error:
+            self.agent.turn.stop, answer = "error", str(error)
+        code = EXIT_CODES[self.agent.turn.stop]
+        if code in (0, 3):
+            self.say("", end="")  # the live line goes
+            print(visible(answer, "\n\t"), flush=True)
+        else:
+            self.say(answer, "error")
+        self.say(textwrap.fill(self.summary(), self.width), "dim" if code == 0 else "error")
+        return code
+
+    def run_command(self, name: str, rest: str) -> str:
+        """Run a slash command; return what it says."""
+        agent, client = self.agent, self.agent.model_client
+        if name == "/undo":
+            return undo_request(agent)
+        if name == "/plan":
+            agent.plan = not agent.plan
+        if name == "/reset":
+            agent.reset()
+        if name == "/model" and rest:
+            client.model = rest
+            client.prepare()
+        used = count_tokens(agent, agent.prefix + agent.history_text())
+        said = {
+            "/memory": memory_text(agent.session["history"]), "/help": HELP,
+            "/context": f"about {used} of {client.num_ctx} tokens", "/model": client.model,
+            "/plan": f"plan mode is {'on: nothing will be changed' if agent.plan else 'off'}",
+            "/session": agent.session["id"], "/reset": agent.session["id"],
+        }  # fmt: skip
+        return str(said.get(name, f"There is no {name}; /help lists the commands."))
+
+    def read(self) -> str:
+        """Return the next request: a line, a paste, what stands between lines of triple quotes."""
+        text = input("\nplan> " if self.agent.plan else "\n> ")
+        if text.strip().startswith('"""'):
+            while not text.rstrip().endswith('"""') or len(text.strip()) < 6:
+                text += "\n" + input("... ")
+            return text.strip()[3:-3].strip()
+        while os.name != "nt" and sys.stdin.isatty() and select.select([0], [], [], 0.02)[0]:
+            text += "\n" + input()  # lines that are already there: a paste
+        return text.strip()
+
+    def converse(self) -> int:
+        """Read requests and commands until the end; return the exit code of the last request."""
+        code = 0
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401  # gives `input` its editing and history
+        while True:
+            try:
+                request = self.read()
+                command = re.fullmatch(r"(/[a-z]+)(?: +(\S*))?", request)
+                if request in ("exit", "quit", "/exit", "/quit"):
+                    return code
+                if command:
+                    self.say(self.run_command(command[1], command[2] or ""))
+                elif request:
+                    code = self.work(request)
+            except EOFError:
+                print(file=sys.stderr)
+                return code
+            except ModelError as fault:
+                self.say(str(fault), "error")
+            except KeyboardInterrupt:
+                self.say("\n(Ctrl-D leaves)", "dim")
 
 
 def build_arg_parser() -> argparse.ArgumentParser:
     """Return the parser for the command line."""
     parser = argparse.ArgumentParser(
         prog="mini-coding-agent", allow_abbrev=False,
-        description="A coding agent for small local models, in one file. Exit codes: 0 finished,"
-        " 1 error, 2 usage, 3 not done (a limit, or the record contradicts the answer), 130"
-        " interrupted.",
+        description="A coding agent for small local models. Exit codes: 0 finished, 1 error, 2"
+        " usage, 3 not done (a limit, or the record contradicts the answer), 130 interrupted.",
     )  # fmt: skip
     add, host = parser.add_argument, os.environ.get("OLLAMA_HOST") or DEFAULT_HOST
     add("prompt", nargs="*", help="a request to work on; without one, a conversation")
@@ -1749,7 +1608,6 @@ def build_arg_parser() -> argparse.ArgumentParser:
     add("--num-ctx", type=int, default=WINDOW, metavar="N", help="context window in tokens")
     add("--temperature", type=float, default=0.2, metavar="T", help="0 is the most predictable")
     add("--top-p", type=float, default=0.9, metavar="P", help="the likeliest tokens of this share")
-    add("--output", choices=("text", "json"), default="text", help="what standard output gets")
     add("--demo", action="store_true", help="show the whole loop without a model")
     add("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
@@ -1766,52 +1624,52 @@ def build_agent(args: argparse.Namespace) -> MiniAgent:
         OllamaModelClient(args.model, args.host, *sampling), workspace, store,
         store.load(args.resume) if args.resume else {}, approval_policy=args.approval,
         plan=args.plan, max_steps=args.max_steps, max_new_tokens=args.max_new_tokens,
-        confine=confine_writes(Path(workspace.cwd)) if args.approval == "auto" else None,
+        sandbox=find_sandbox(Path(workspace.cwd)) if args.approval == "auto" else [],
     )  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code."""
-    for stream in (sys.stdin, sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, ValueError):
+    with contextlib.suppress(AttributeError, ValueError):
+        for stream in (sys.stdin, sys.stdout, sys.stderr):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
-    with contextlib.suppress(AttributeError, ValueError):  # an orderly end: commands are killed
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-        signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))
-    args, screen = build_arg_parser().parse_args(argv), Screen()
+        for number in (signal.SIGTERM, signal.SIGHUP):  # an orderly end: commands are killed
+            signal.signal(number, lambda number, frame: sys.exit(128 + number))
+    args = build_arg_parser().parse_args(argv)
     try:
-        return run_demo(screen) if args.demo else start(args, screen)
+        return run_demo() if args.demo else start(args)
     except BrokenPipeError:  # whoever read our output has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_CODES["error"]
     except KeyboardInterrupt:
         return EXIT_CODES["interrupted"]
     except RuntimeError as error:
-        screen.say(str(error), "error")
+        print(error, file=sys.stderr)
         return EXIT_CODES["error"] if isinstance(error, ModelError) else 2
 
 
-def start(args: argparse.Namespace, screen: Screen) -> int:
+def start(args: argparse.Namespace) -> int:
     """Do what the flags ask for and return the exit code; raise RuntimeError."""
     agent = build_agent(args)
-    agent.tell, agent.model_client.watch = screen.tell, screen.watch
+    terminal = Terminal(agent)
+    agent.model_client.watch = terminal.watch
     request = " ".join([args.prompt_option or "", *args.prompt]).strip()
     if sys.stdin.isatty() or not request:  # beside a request, what is piped in is no answer
-        agent.ask_human = screen.ask
-    if args.approval == "auto" and agent.confine is None:
-        screen.say("Commands are not confined here: this system has no Landlock.", "dim")
+        agent.ask_human = terminal.ask
+    if args.approval == "auto" and not agent.sandbox:
+        terminal.say("Commands can write everywhere: bubblewrap is not there to confine them.")
     try:
         agent.model_client.prepare()
     except ModelError as fault:
         if request:
             raise
-        screen.say(str(fault), "error")
+        terminal.say(str(fault), "error")
     if not request:
-        screen.say(build_welcome(agent, args.model, args.host))
-        return repl(agent, screen, args.output)
+        terminal.say(build_welcome(agent, args.model, args.host))
+        return terminal.converse()
     if not sys.stdin.isatty() and (data := sys.stdin.read(1_000_000)):
         request += f"\n\nStandard input:\n{clip(data, 20_000)}"
-    return run_request(agent, screen, request, args.output)
+    return terminal.work(request)
 
 
 # -- Extras: each can be deleted, and the rest stays as it is --------------------------------------
@@ -1825,52 +1683,30 @@ DEMO_REPLIES = [
 ]
 
 
-def run_demo(screen: Screen) -> int:
+def run_demo() -> int:
     """Play a session with a scripted model and real tools; return the exit code."""
     folder = Path(tempfile.mkdtemp(prefix="mini-coding-agent-demo-")).resolve()
     (folder / "greet.py").write_text("name = 'Ada'\nprint('Hello, ' + nmae)\n", encoding="utf-8")
     agent = build_agent(build_arg_parser().parse_args(["--cwd", str(folder)]))
-    agent.model_client, agent.tell = FakeModelClient(DEMO_REPLIES), screen.tell
-    agent.ask_human = lambda what, preview: screen.ask(what, preview, "y (says the demo)\n")[:1]
-    screen.say(f"A demo: the model is a script, all else is real. It works in {folder}.", "dim")
-    screen.say(f"\n> {DEMO_REQUEST}", "bold")
-    code = run_request(agent, screen, DEMO_REQUEST)
+    agent.model_client, terminal = FakeModelClient(DEMO_REPLIES), Terminal(agent)
+    agent.ask_human = lambda what, preview: terminal.ask(what, preview, "y (says the demo)\n")[:1]
+    terminal.say(f"A demo: the model is a script, all else is real. It works in {folder}.")
+    terminal.say(f"\n> {DEMO_REQUEST}", "bold")
+    code = terminal.work(DEMO_REQUEST)
     line = f'python {sys.argv[0]} --cwd {folder} --resume latest "explain greet.py"'
-    screen.say(f"\nWith Ollama, go on there:\n{line}")
+    terminal.say(f"\nWith Ollama, go on there:\n{line}")
     return code
 
 
-# Under --approval auto the kernel looks where no human does: by Landlock, a lock of Linux, commands
-# write below the workspace and the temporary folder alone. It stops neither reading nor the network.
-CREATE_RULESET, ADD_RULE, RESTRICT_SELF, NO_NEW_PRIVILEGES = 444, 445, 446, 38
-# One bit for each kind of writing, by version of Landlock: making, removing, moving, truncating.
-WRITING, ON_A_FILE = (0, 0x1FF2, 0x3FF2, 0x7FF2), 0x4002
-
-
-def confine_writes(root: Path) -> Callable[[], None] | None:
-    """Return the `preexec_fn` for commands that may write only here; None where it can't be had."""
-    library: Any = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
-
-    def call(*args: int | bytes | None) -> int:  # whole registers; ctypes would fill 32 bits
-        wide = [ctypes.c_long(arg) if isinstance(arg, int) else arg for arg in args]
-        return int(library.syscall(*wide))
-
-    version = call(CREATE_RULESET, None, 0, 1) if library else 0
-    if version < 1:
-        return None
-    rights = WRITING[min(version, 3)]
-    ruleset = call(CREATE_RULESET, struct.pack("=Q", rights), 8, 0)
-    for path in (str(root), tempfile.gettempdir(), "/dev/null"):
-        handle = os.open(path, os.O_PATH)
-        allowed = rights if os.path.isdir(path) else rights & ON_A_FILE
-        call(ADD_RULE, ruleset, 1, struct.pack("=Qi", allowed, handle), 0)
-        os.close(handle)
-
-    def enter() -> None:  # between fork and exec; Popen raises our error
-        if library.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0) or call(RESTRICT_SELF, ruleset, 0):
-            raise OSError("Landlock refused")
-
-    return enter
+def find_sandbox(root: Path) -> list[str]:
+    """Return what lets a command write in workspace and /tmp alone: bubblewrap, if it is there."""
+    argv = ["bwrap", "--ro-bind", "/", "/", "--dev-bind", "/dev", "/dev", "--die-with-parent"]
+    for folder in (str(root), tempfile.gettempdir()):
+        argv += ["--bind", folder, folder]
+    with contextlib.suppress(OSError):
+        if subprocess.run([*argv, "true"], capture_output=True, check=False).returncode == 0:
+            return argv
+    return []
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,43 @@ Git = Callable[..., str]
 Make = Callable[..., mca.MiniAgent]
 Agent = Callable[..., Result]
 DONE = "<final>done</final>"
+
+
+def bug(reason: str) -> pytest.MarkDecorator:
+    """Mark a test of what should be, and is not yet."""
+    return pytest.mark.xfail(strict=True, reason=reason)
+
+
+@contextlib.contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Raise AssertionError when what is inside takes longer."""
+
+    def late(*_: Any) -> None:
+        raise AssertionError(f"it took more than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def tail(prompt: str) -> str:
+    """The last paragraph of a prompt: where there is one, what is next."""
+    return prompt.rstrip().rpartition("\n\n")[2]
+
+
+def events(root: Path, role: str = "tool") -> list[dict[str, Any]]:
+    """What the sessions of a folder hold, without the files that were attached."""
+    files = sorted(root.glob(".mini-coding-agent/sessions/*.json"))
+    history = [e for file in files for e in json.loads(file.read_text("utf-8"))["history"]]
+    return [e for e in history if e["role"] == role and not e.get("attached")]
+
+
+def commands(root: Path) -> list[str]:
+    return [e["args"]["command"] for e in events(root) if e["name"] == "run_shell"]
 
 
 @pytest.fixture
@@ -128,6 +166,16 @@ def agent(run_here: Run, server: OllamaServer, repo: Path) -> Agent:
         return run_here("--cwd", repo, "--host", server.url, *args, **kwargs)
 
     return agent
+
+
+@pytest.fixture
+def do(agent: Agent) -> Agent:
+    """do(request, *replies, flags=()) -> the result of a request where everything is allowed."""
+
+    def do(request: str, *replies: Any, flags: Sequence[str] = ()) -> Result:
+        return agent(replies, "--approval", "auto", *flags, request)
+
+    return do
 
 
 @pytest.fixture

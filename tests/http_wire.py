@@ -68,32 +68,25 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    chunked = True
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
 
     def _write(self, line: bytes, delay: float = 0.0, poll: bool = True) -> None:
         data = line + b"\n"
-        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data) if self.chunked else data)
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
         if poll:
             self._pause(delay)
 
     def _send(
-        self,
-        status: int,
-        body: str | bytes | Json,
-        headers: Mapping[str, str] | None = None,
-        length: int | None = None,
+        self, status: int, body: str | bytes | Json, headers: Mapping[str, str] | None = None
     ) -> None:
         kind = "application/json; charset=utf-8" if isinstance(body, dict) else "text/plain"
         data = go_json(body) if isinstance(body, dict) else body
         data = data.encode("utf-8") if isinstance(data, str) else data
-        self.close_connection = self.close_connection or length not in (None, len(data))
-        size = str(len(data) if length is None else length)
-        self._head(status, {"Content-Type": kind, "Content-Length": size} | dict(headers or {}))
-        if self.command != "HEAD":
-            self.wfile.write(data)
+        size = {"Content-Type": kind, "Content-Length": str(len(data))}
+        self._head(status, size | dict(headers or {}))
+        self.wfile.write(data)
 
     def _head(self, status: int, headers: Mapping[str, str]) -> None:
         self.send_response_only(status)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
-import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,25 +12,27 @@ from ollama_engine import Engine, Generation, Json, Request, longest, now
 
 
 def call(name: str, /, **args: Any) -> str:
-    return f"<tool>{json.dumps({'name': name, 'args': args})}</tool>"
+    elements = "".join(f"<{key}>{value}</{key}>\n" for key, value in args.items())
+    return f'<tool name="{name}">\n{elements}</tool>'
 
 
 def write(path: str, content: str = "x\n") -> str:
-    return call("write_file", path=path, content=content)
+    """A listing: the form in which files are written."""
+    return f"{path}\n`````\n{content}`````"
 
 
-def shell(command: str, **args: Any) -> str:
-    return call("run_shell", command=command, **args)
+def shell(command: str) -> str:
+    return f'<tool name="run_shell">{command}</tool>'
 
 
-def python(code: str, **args: Any) -> str:
+def python(code: str) -> str:
     """A call that runs this Python code, without double quotes in it."""
-    return shell(f'"{sys.executable}" -c "{code}"', **{"timeout": 60, **args})
+    return shell(f'"{sys.executable}" -c "{code}"')
 
 
 @dataclass(frozen=True)
 class Reply:
-    """One scripted answer. With `status`, `body` or `redirect` it is a plain HTTP response."""
+    """One scripted answer. With `status` or `body` it is a plain HTTP response."""
 
     text: str = ""  # what the model writes; with a status and no body: the text of {"error": ...}
     done_reason: str = "stop"
@@ -42,24 +42,19 @@ class Reply:
     hang: float = 0.0  # seconds of silence, before the headers or ...
     hang_after: int | None = None  # ... after that many characters of text
     thinking: str = ""  # sent before the text, in the field of that name
-    tool_calls: list[Json] | None = None  # stands in the final line
     garbage_line: str | None = None  # sent after the text, as it is
     error_line: str | None = None  # sent after the text as {"error": ...}; the stream ends
     no_done: bool = False  # the stream ends well-formed, but without its final line
     drop_after: int | None = None  # the connection is lost after that many characters
     drop: Literal["reset", "close"] = "reset"
-    limited: bool = True  # False: neither num_predict nor num_ctx cuts the text
-    eval_count: int | None = None
-    prompt_eval_count: int | None = None
+    eval_count: int = 0
     status: int = 0
     body: str | bytes | Json | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    content_length: int | None = None  # overrides the true one; a stream is then not chunked
-    redirect: str = ""  # Location; the status is 302 unless given
 
     @property
     def plain(self) -> bool:
-        return bool(self.status or self.redirect or self.body is not None)
+        return bool(self.status or self.body is not None)
 
 
 def limited(reply: Reply, generation: Generation, engine: Engine) -> Reply:
@@ -67,51 +62,18 @@ def limited(reply: Reply, generation: Generation, engine: Engine) -> Reply:
     text, reason, room = reply.text, reply.done_reason, engine.room(generation)
     for stop in generation.request.options.get("stop") or []:
         text = text.partition(stop)[0]
-    if reply.limited and engine.counter(text) > room:
+    if engine.counter(text) > room:
         text = text[: longest(len(text), lambda n: engine.counter(text[:n]) <= room)]
         reason = "length"
-    written = max(1, engine.counter(reply.thinking + text))
-    written = written if reply.eval_count is None else reply.eval_count
+    written = reply.eval_count or max(1, engine.counter(reply.thinking + text))
     return replace(reply, text=text, done_reason=reason, eval_count=written)
 
 
-def parsed(reply: Reply) -> Reply:
-    """The reply after Ollama's qwen3.5 output parser; an error before any text is a 500."""
-    text, error = qwen_parser(reply.text)
-    if error and not text:
-        return replace(reply, text=error, status=500)
-    return replace(reply, text=text, error_line=error or reply.error_line)
-
-
-def qwen_parser(text: str) -> tuple[str, str]:
-    """What Ollama's qwen3.5 output parser lets through, and its error text or ""."""
-    visible, tag = "", "<tool_call>"
-    while tag in text:
-        before, _, text = text.partition(tag)
-        visible += before.rstrip()
-        call, closed, text = text.partition("</tool_call>")
-        if not closed:
-            return visible, ""
-        if not re.fullmatch(r"\s*<function=[^>]+>.*</function>\s*", call, re.DOTALL):
-            known = "expected element type <function> but have <parameter>"
-            return visible, known if "<parameter" in call else "EOF"
-        text = text.lstrip()
-    visible += text.rstrip()
-    cut = next((n for n in range(len(tag), 0, -1) if visible.endswith(tag[:n])), 0)
-    return visible[: len(visible) - cut], ""
-
-
-def last_line(reply: Reply, generation: Generation, engine: Engine) -> Json:
+def last_line(reply: Reply, generation: Generation) -> Json:
     """The last line of a stream; its `response` is empty."""
-    counted, written = generation.prompt_tokens, reply.eval_count or 0
-    final = blank(generation.request) | {"done": True, "done_reason": reply.done_reason}
-    if not generation.request.body.get("raw"):
-        final["context"] = [151644] * (counted + written)
-    if reply.tool_calls:
-        final["tool_calls"] = reply.tool_calls
-    if reply.prompt_eval_count is not None:
-        counted = reply.prompt_eval_count
-    return final | engine.numbers(generation, counted, written)
+    counts = {"prompt_eval_count": generation.prompt_tokens, "eval_count": reply.eval_count}
+    done = {"done": True, "done_reason": reply.done_reason}
+    return blank(generation.request) | done | counts
 
 
 def blank(request: Request) -> Json:

@@ -5,7 +5,8 @@
         ...  # a client talks to server.url
         assert server.prompts[0].endswith("hello?") and server.reloads == 0
 
-Fidelity is to Ollama 0.33; `Generation` says what the engine made of each request.
+Fidelity is to Ollama 0.33, as far as the program sees it. `Generation` says what the engine made
+of each request.
 """
 
 from __future__ import annotations
@@ -13,23 +14,12 @@ from __future__ import annotations
 import itertools
 import json
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Literal
 
 from http_wire import Handler, Server
-from ollama_engine import (
-    ApiError,
-    Engine,
-    Generation,
-    Json,
-    Model,
-    Request,
-    check_json,
-    go_json,
-    utf8_tokens,
-)
-from ollama_replies import Reply, blank, last_line, limited, parsed, pieces
+from ollama_engine import ApiError, Engine, Generation, Json, Model, Request, go_json, utf8_tokens
+from ollama_replies import Reply, blank, last_line, limited, pieces
 
 __all__ = ["ApiError", "Generation", "Json", "Model", "OllamaServer", "Reply", "Request"]
 
@@ -41,34 +31,26 @@ EXHAUSTED = "<final>script exhausted</final>"
 class OllamaServer(Engine):
     """Ollama on a free loopback port, until `close()` or the end of the `with` block.
 
-    `models`: what is pulled; `loaded`: {name: num_ctx} of what is in memory at the start;
-    `default_ctx`: the window where a request names none; `counter`: text -> tokens, monotone;
-    `cache`: how a prompt shares with earlier ones; `parser`: swallow native tool calls as the
-    qwen3.5 parser does; `honours_truncate=False`: an old server, which always cuts silently.
-    An exception raised by a scripted callable is kept in `errors` and raised again on exit.
+    `models`: what is pulled; `counter`: text -> tokens, monotone; `cache`: how a prompt shares with
+    earlier ones: attention, hybrid or none. An exception raised by a scripted callable is kept in
+    `errors` and raised again on exit.
     """
 
     def __init__(
         self,
         models: Iterable[str | Model] = ("qwen3.5:4b",),
         *,
-        loaded: Mapping[str, int] | None = None,
-        default_ctx: int = 4096,
         counter: Callable[[str], int] = utf8_tokens,
-        cache: Literal["attention", "hybrid", "none"] = "attention",
+        cache: str = "attention",
         chunk: int | Sequence[int] = 4,
-        parser: bool = False,
-        honours_truncate: bool = True,
-        version: str = "0.33.0",
     ) -> None:
-        super().__init__(models, loaded or {}, default_ctx, counter, cache, honours_truncate)
-        self.chunk, self.parser, self.version = chunk, parser, version
+        super().__init__(models, counter, cache)
+        self.chunk = chunk
         self.requests: list[Request] = []
         self.generations: list[Generation] = []
         self.refused: list[tuple[Request, str]] = []  # generations that got an error, and its text
         self.faults: dict[str, Reply] = {}  # path -> the plain reply of every request there
         self.errors: list[BaseException] = []
-        self.exhausted = 0
         self._items: Iterator[ScriptItem] = iter(())
         self._then: ScriptItem | None = None
         self._changed = threading.Condition(threading.RLock())
@@ -98,10 +80,7 @@ class OllamaServer(Engine):
     def wait_for(
         self, n_requests: int = 0, timeout: float = 10.0, *, cancelled: int = 0, ended: int = 0
     ) -> None:
-        """Return when so many generations have come in, were cancelled, are over.
-
-        AssertionError after `timeout` seconds.
-        """
+        """Return when so many generations have come in, were cancelled, are over."""
 
         def reached() -> bool:
             over = sum(generation.ended for generation in self.generations)
@@ -109,48 +88,25 @@ class OllamaServer(Engine):
             return came and self.cancelled >= cancelled and over >= ended
 
         with self._changed:
-            if not self._changed.wait_for(reached, timeout):
-                state = [(g.sent_chars, g.cancelled, g.ended) for g in self.generations]
-                raise AssertionError(f"{timeout} s passed; (sent, cancelled, ended): {state}")
+            assert self._changed.wait_for(reached, timeout), self.generations
 
     @property
     def prompts(self) -> list[str]:
         return [generation.request.body["prompt"] for generation in self.generations]
 
     @property
-    def sent_chars(self) -> list[int]:
-        return [generation.sent_chars for generation in self.generations]
-
-    @property
     def cancelled(self) -> int:
         return sum(generation.cancelled for generation in self.generations)
 
-    def _answer(self, request: Request) -> Json | str:
-        """The body for every path but /api/generate."""
-        gets: dict[str, Json | str] = {
-            "/api/version": {"version": self.version},
-            "/": "Ollama is running",
-        }
-        gets |= {"/api/tags": self.tags(), "/api/ps": self.processes()}
-        if request.path == "/api/show" and request.method == "POST":
-            name = request.body.get("model") or request.body.get("name") or ""
-            return self.find(name).show()
-        if request.path not in (*gets, "/api/show", "/api/generate"):
-            raise ApiError(404, "404 page not found")
-        if request.path not in gets or request.method == "POST":
-            raise ApiError(405, "405 method not allowed")
-        return gets[request.path]
-
-    def _start(self, request: Request) -> Generation | Json:
+    def _start(self, request: Request) -> Generation:
         with self._changed:
             try:
                 started = self.admit(request)
             except ApiError as error:
                 self.refused.append((request, str(error)))
                 raise
-            if isinstance(started, Generation):
-                self.generations.append(started)
-                self._changed.notify_all()
+            self.generations.append(started)
+            self._changed.notify_all()
             return started
 
     def _end(self, generation: Generation, text: str, cancelled: bool = False) -> None:
@@ -165,15 +121,10 @@ class OllamaServer(Engine):
         """The next scripted reply, its text as the server would let it through."""
         with self._changed:
             item = next(self._items, self._then)
-            self.exhausted += item is None
         request = generation.request
         made = item(request.body["prompt"], request) if callable(item) else item
-        made = EXHAUSTED if made is None else made
-        reply = Reply(made) if isinstance(made, str) else made
-        if reply.plain:
-            return reply
-        reply = limited(reply, generation, self)
-        return parsed(reply) if self.parser and not request.body.get("raw") else reply
+        reply = made if isinstance(made, Reply) else Reply(made or EXHAUSTED)
+        return reply if reply.plain else limited(reply, generation, self)
 
 
 class _Server(Server):
@@ -185,43 +136,30 @@ class _Server(Server):
 class _Handler(Handler):
     server: _Server
 
-    def do_GET(self) -> None:
-        self._serve(b"")
-
-    do_HEAD = do_GET
-
     def do_POST(self) -> None:
-        self._serve(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
-
-    def _serve(self, raw: bytes) -> None:
-        owner = self.server.owner
-        try:
-            body = json.loads(raw or b"{}")
-        except ValueError:
-            body = None
-        known = body if isinstance(body, dict) else {}
-        request = Request(self.command, self.path, dict(self.headers.items()), known, raw)
+        owner, length = self.server.owner, int(self.headers.get("Content-Length") or 0)
+        request = Request(
+            self.path, dict(self.headers.items()), json.loads(self.rfile.read(length))
+        )
         owner.requests.append(request)
         try:
             if fault := owner.faults.get(self.path):
                 self._pause(fault.delay_first + fault.hang)
                 self._plain(fault)
-            elif (self.command, self.path) == ("POST", "/api/generate"):
-                check_json(raw, body)
+            elif self.path == "/api/generate":
                 self._generate(request)
+            elif self.path == "/api/show":
+                self._send(200, owner.find(request.body["model"]).show())
             else:
-                self._send(200, owner._answer(request))
+                raise ApiError(404, "404 page not found")
         except ApiError as error:
-            page = str(error).startswith(str(error.status))  # Gin's own pages are plain text
-            self._send(error.status, str(error) if page else {"error": str(error)})
+            self._send(error.status, {"error": str(error)})
         except OSError:
             self.close_connection = True
 
     def _generate(self, request: Request) -> None:
         owner = self.server.owner
         generation = owner._start(request)
-        if not isinstance(generation, Generation):
-            return self._send(200, generation)
         reply, gone = Reply(), False
         try:
             reply = owner._next(generation)
@@ -238,15 +176,10 @@ class _Handler(Handler):
     def _play(self, generation: Generation, reply: Reply) -> None:
         self._pause(reply.delay_first + (reply.hang if reply.hang_after is None else 0.0))
         owner = self.server.owner
-        final = last_line(reply, generation, owner)
+        final = last_line(reply, generation)
         if reply.plain:
             owner._end(generation, "")
             return self._plain(reply)
-        if generation.request.body.get("stream") is False:
-            generation.sent_chars = len(reply.text)
-            owner._end(generation, reply.text)
-            thought = {"thinking": reply.thinking} if reply.thinking else {}
-            return self._send(200, final | {"response": reply.text} | thought, reply.headers)
         self._start(reply)
         if self._text(generation, reply):
             owner._end(generation, reply.text)
@@ -279,19 +212,12 @@ class _Handler(Handler):
             self._write(go_json({"error": reply.error_line}))
         elif not reply.no_done:
             self._write(go_json(final), poll=False)
-        if self.chunked:
-            self.wfile.write(b"0\r\n\r\n")
+        self.wfile.write(b"0\r\n\r\n")
 
     def _start(self, reply: Reply) -> None:
-        self.chunked = reply.content_length is None
-        self.close_connection = self.close_connection or not self.chunked
-        framing = "Transfer-Encoding" if self.chunked else "Content-Length"
-        value = "chunked" if self.chunked else str(reply.content_length)
-        kind = {"Content-Type": "application/x-ndjson", framing: value}
+        kind = {"Content-Type": "application/x-ndjson", "Transfer-Encoding": "chunked"}
         self._head(200, kind | dict(reply.headers))
 
     def _plain(self, reply: Reply) -> None:
-        status = reply.status or (302 if reply.redirect else 200)
         body = reply.body if reply.body is not None else {"error": reply.text}
-        location = {"Location": reply.redirect} if reply.redirect else {}
-        self._send(status, body, location | dict(reply.headers), reply.content_length)
+        self._send(reply.status or 200, body, reply.headers)

@@ -56,28 +56,6 @@ def command_of(script: Path | None) -> Sequence[str | Path]:
     return [sys.executable, script] if script else START
 
 
-def start_after(code: str) -> list[str]:
-    """START in a process that has run this Python code, as for a limit."""
-    code = f"import os, resource, sys\n{code}\nos.execv(sys.argv[1], sys.argv[1:])"
-    return [sys.executable, "-c", code, *START]
-
-
-def at_most(limit: str, number: int) -> list[str]:
-    """START with a limit of `resource`, such as RLIMIT_FSIZE."""
-    return start_after(f"resource.setrlimit(resource.{limit}, ({number}, {number}))")
-
-
-def without_root() -> list[str]:
-    """START without the rights of root, or a program that says "root stays root"."""
-    return start_after("""
-import ctypes
-if os.getuid() == 0:
-    prctl = ctypes.CDLL(None).prctl
-    if prctl(24, 1, 0, 0, 0) or prctl(24, 2, 0, 0, 0):
-        sys.exit("root stays root")
-""")
-
-
 def changed(env: Mapping[str, str], by: Mapping[str, str | None] | None) -> dict[str, str]:
     """The environment with these values; None takes a name away."""
     merged = {**env, **(by or {})}

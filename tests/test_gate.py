@@ -1,0 +1,182 @@
+"""The gate: what may happen unasked, what a question shows, how long an answer holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import DONE, FILES, Agent, Make, Run
+from ollama_replies import call, shell, write
+from ollama_server import OllamaServer, Request
+
+AUTO, SESSIONS = ("--approval", "auto"), ".mini-coding-agent/sessions/*.json"
+DELEGATE = call("delegate", task="look into it")
+RISKY = {
+    "write_file": write("new.txt"),
+    "patch_file": call("patch_file", path="calc.py", old_text="a + b", new_text="b + a"),
+    "run_shell": shell("echo x > ran.txt"),
+}
+MODES: dict[str, tuple[list[str], str, bool, str, int | None]] = {  # ..., happens, told, exit code
+    "auto": (["--approval", "auto", "Do it."], "", True, "", 0),
+    "yes": ([], "Do it.\ny\n", True, "", 0),
+    "always": ([], "Do it.\nAlways\n", True, "", 0),
+    "no": ([], "Do it.\nn\n", False, "the user says no", 3),
+    "nothing": ([], "Do it.\n\n", False, "the user says no", 3),
+    "a reason": ([], "Do it.\nyes, but in z.py\n", False, "yes, but in z.py", 3),
+    "end of input": ([], "Do it.\n", False, "the user says no", 3),
+    "nobody there": (["Do it."], "", False, "--approval", 3),
+    "piped data": (["Do it."], "y\ny\ny\n", False, "--approval", 3),
+    "never": (["--approval", "never", "Do it."], "y\n", False, "--approval", 3),
+    "plan": (["--approval", "auto", "--plan", "Do it."], "", False, "plan mode", None),
+    "subagent": (["--approval", "auto", "Do it."], "", False, "subagent", 0),
+}
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    files = [path for path in root.rglob("*") if path.is_file() and ".mini-" not in str(path)]
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("tool", RISKY)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_risky_call_happens_only_where_mode_and_human_let_it(
+    agent: Agent, server: OllamaServer, repo: Path, mode: str, tool: str
+) -> None:
+    flags, typed, happens, told, code = MODES[mode]
+    before = tree(repo)
+    replies = [DELEGATE, RISKY[tool]] if mode == "subagent" else [RISKY[tool]]
+    done = agent(replies, *flags, stdin=typed)
+    assert (tree(repo) != before) == happens and "Traceback" not in done.err
+    denied = [prompt for prompt in server.prompts if f"approval denied for {tool}" in prompt]
+    assert bool(denied) != happens and all(told in prompt for prompt in denied)
+    assert code in (None, done.code), done.err
+
+
+@pytest.mark.xfail(strict=True, reason="the denied call counts as a failure of the request")
+@pytest.mark.parametrize("tool", ["write_file", "patch_file"])
+def test_a_plan_is_an_answer_though_a_change_was_denied_on_the_way(agent: Agent, tool: str) -> None:
+    done = agent([RISKY[tool]], "--plan", "Do it.")
+    assert (done.code, done.out) == (0, "done\n")
+
+
+@pytest.mark.parametrize("tool", RISKY)
+def test_each_call_of_a_reply_has_a_question_of_its_own(
+    agent: Agent, repo: Path, tool: str
+) -> None:
+    done = agent([write("first.txt") + "\n\n" + RISKY[tool]], stdin="Do it.\ny\nn\n")
+    assert done.err.count("Allow?") == 2
+    assert (
+        set(tree(repo)) == {*FILES, "first.txt"}
+        and tree(repo)["calc.py"] == FILES["calc.py"].encode()
+    )
+
+
+def test_always_holds_for_this_file_tool_or_this_command_until_the_program_ends(
+    agent: Agent, repo: Path
+) -> None:
+    before = tree(repo)
+    one, other = shell("echo x >> a.txt"), shell("echo x >> b.txt")
+    left = {1: write("x.txt"), 2: write("y.txt"), 3: one, 4: one, 5: other, 6: RISKY["patch_file"]}
+
+    def play(prompt: str, request: Request) -> str:
+        return left.pop(int(re.findall(r"Do (\d)", prompt)[-1]), DONE)
+
+    typed = ["Do 1.", "a", "Do 2.", "Do 3.", "a", "Do 4.", "Do 5.", "n", "Do 6.", "n"]
+    done = agent([play] * 40, stdin="\n".join(typed) + "\n")
+    assert done.err.count("Allow?") == 4 and set(tree(repo)) == {*FILES, "x.txt", "y.txt", "a.txt"}
+    assert (repo / "a.txt").read_text() == "x\nx\n" and tree(repo).items() >= before.items()
+    (file,) = repo.glob(SESSIONS)
+    assert {*json.loads(file.read_text())} <= {
+        "id",
+        "created_at",
+        "workspace_root",
+        "history",
+        "fold",
+    }
+    done = agent([write("z.txt")], "--resume", "latest", stdin="Do 7.\nn\n")
+    assert done.err.count("Allow?") == 1 and not (repo / "z.txt").exists()
+
+
+def test_what_is_shown_is_what_happens(make: Make, repo: Path) -> None:
+    shown: list[tuple[str, str]] = []
+
+    def human(what: str, preview: str) -> str:
+        shown.append((what, preview))
+        return "y"
+
+    agent = make(approval_policy="ask", ask_human=human)
+    text = FILES["calc.py"].replace("a + b", "b + a") + "\n# end\n"
+    agent.run_tool("write_file", {"path": "calc.py", "content": text})
+    lines = shown[0][1].splitlines()
+    assert [line[1:] for line in lines if line[:1] == "-" != line[1:2]] == ["    return a + b"]
+    added = [line[1:] for line in lines if line[:1] == "+" != line[1:2]]
+    assert added == ["    return b + a", "", "# end"] and lines[0] == "--- calc.py"
+    assert (repo / "calc.py").read_text() == text
+    agent.run_tool("run_shell", {"command": "echo 1\necho 2  >out.txt"})
+    assert (
+        shown[1] == ("run_shell", "echo 1\necho 2  >out.txt")
+        and (repo / "out.txt").read_text() == "2\n"
+    )
+
+
+@pytest.mark.xfail(strict=True, reason="the file is not looked at again before it is written")
+@pytest.mark.parametrize("tool", ["write_file", "patch_file"])
+def test_what_was_changed_while_the_question_stood_is_not_overwritten(
+    make: Make, repo: Path, tool: str
+) -> None:
+    mine = FILES["calc.py"] + "# mine\n"
+
+    def human(what: str, preview: str) -> str:
+        (repo / "calc.py").write_text(mine)
+        return "y"
+
+    args: dict[str, Any] = {"old_text": "a + b", "new_text": "b + a"}
+    args = {"content": FILES["calc.py"].replace("a + b", "b + a")} if tool == "write_file" else args
+    make(approval_policy="ask", ask_human=human).run_tool(tool, {"path": "calc.py"} | args)
+    assert (repo / "calc.py").read_text().endswith("# mine\n")
+
+
+def test_looking_asks_nobody(agent: Agent, repo: Path) -> None:
+    looks = [call("read_file", path="calc.py", start=2), call("search", pattern="add")]
+    looks += [call("list_files", path="pkg")]
+    done = agent(looks, "--approval", "never", "What is there?")
+    assert done.code == 0 and "denied" not in done.err and done.err.count("* list_files pkg") == 1
+
+
+# The sandbox's part
+
+OUTSIDE = [
+    "echo x > ../canary", "mkdir ../canary", "echo x > $HOME/canary", "echo x >> ../victim",
+    "rm ../victim", "mv ../victim .", "ln ../victim hard && echo x > hard", "truncate -s 0 ../victim",
+    "ln -s ../victim soft; echo x > soft", "mv calc.py ../canary", "cp calc.py ../canary",
+    "setsid sh -c 'sleep 0.1; echo x > ../canary' & sleep 0.3", "ln -s x ../canary; mkfifo ../canary",
+    "sh -c 'cd ..; bash -c \"echo x > canary\"'", "python3 -c \"open('../canary', 'w')\"",
+]  # fmt: skip
+INSIDE = """mkdir d && echo x > d/a && mv d/a b && ln -s b c && rm -r d b c && echo x > $TMPDIR/t
+    && echo x > /dev/null && git init -q g && python3 -c 'import tempfile; tempfile.mkdtemp()'"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="nothing confines commands there")
+def test_under_auto_a_command_writes_only_in_the_workspace_and_the_temporary_folder(
+    run: Run, server: OllamaServer, repo: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "victim").write_text("old\n")
+    replies = [shell(" ".join(INSIDE.split())), *map(shell, OUTSIDE)]
+    server.script(replies, then=DONE)
+    flags = ["--cwd", repo, "--host", server.url, "--max-steps", "50"]
+    done = run(*flags, *AUTO, "Do it.")
+    if "can write everywhere" in done.err:
+        pytest.skip("nothing confines commands here")
+    codes = [line.rpartition("exit ")[2] for line in done.err.splitlines() if "* run_shell" in line]
+    assert codes[0] == "0" and len(codes) == len(replies)
+    assert (tmp_path / "victim").read_text() == "old\n" and (repo / "calc.py").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"home", "tmp", "repo", "victim"}
+    assert [*(tmp_path / "home").iterdir()] == []
+    server.script([shell(OUTSIDE[0])], then=DONE)
+    run(*flags, stdin="Do it.\ny\n")
+    assert (tmp_path / "canary").read_text() == "x\n"  # what a human allowed is not confined

@@ -1,0 +1,257 @@
+"""The loop: doubts, the program's own check, slips, what the model is told and sent."""
+
+import pytest
+
+from conftest import DONE, FILES, bug, commands, events, tail, write_files
+from ollama_replies import Reply, shell, write
+
+CALC = FILES["calc.py"]
+NEW = write("calc.py", CALC.replace("a + b", "b + a"))
+BAD = write("calc.py", CALC.replace("a + b", "a - b - 0"))  # as long as NEW, old bytecode is run
+LOOK = '<tool name="search">add</tool>'
+SLIP = '<tool name="launch_rocket">MARKER</tool>'
+TESTS = {"test_calc.py": "import unittest\n\nfrom calc import add\n\n\nclass T(unittest.TestCase):\n"
+         "    def test_add(self):\n        self.assertEqual(add(1, 2), 3)\n"}  # fmt: skip
+IT_IS = "<final>It is so.</final>"
+
+
+# Answers that the record contradicts
+
+DOUBTED = [
+    ("Fix add in calc.py.", [DONE, NEW], "Nothing was changed yet"),
+    ("Fix add in calc.py.", ["It is fixed.", NEW], "Nothing was changed yet"),
+    ("Fix add in calc.py.", [write("calc.py", CALC), NEW], "Nothing was changed yet"),
+    ("Fix add.", ['<tool name="read_file">no.py</tool>', DONE, NEW], "last call failed"),
+    ("Fix add.", [shell("grep 'b + a' *.py"), DONE, NEW], "last call failed"),
+    ("Create a.py and b.py.", [write("a.py"), DONE, write("b.py")], "b.py"),
+    ("Add c.txt and run it.", [write("c.txt"), DONE, shell("true")], "run"),
+    ("What is calc.py?", ["<final>your answer to the user</final>", IT_IS], "one of the forms"),
+    ("What is calc.py?", ["Use the `search` tool to find it.", IT_IS], "one of the forms"),
+]
+
+
+@pytest.mark.parametrize("request_, replies, words", DOUBTED)
+def test_an_answer_that_the_record_contradicts_is_doubted(do, server, request_, replies, words):
+    done = do(request_, *replies, *[IT_IS][: replies[-1] != IT_IS])
+    *_, doubt = (tail(prompt) for prompt in server.prompts[: len(replies)])
+    assert words in doubt and "If the request is fulfilled" not in doubt
+    assert len(server.prompts) == len(replies) + (replies[-1] != IT_IS)
+    assert (done.code, done.out) == (0, "It is so.\n") and "NOT DONE" not in done.err
+
+
+def test_after_two_doubts_the_answer_stands_and_the_program_says_that_it_is_not_done(do, server):
+    done = do("Fix add in calc.py.", "<final>All fixed.</final>")
+    assert len(server.prompts) == 3
+    assert done.code == 3 and done.out == "done\n"
+    assert "nothing changed" in done.err and "NOT DONE" in done.err
+
+
+def test_a_failure_to_the_end_is_said_together_with_what_was_changed(do, server):
+    done = do("Fix add in calc.py.", NEW, shell("exit 3"))
+    assert done.code == 3 and len(server.prompts) == 5
+    for words in ("changed calc.py (+1 -1)", "ran exit 3, exit 3", "NOT DONE"):
+        assert words in done.err
+    assert "If the request is fulfilled" not in tail(server.prompts[2])
+
+
+@pytest.mark.parametrize("request_, replies", [
+    ("What does calc.py do?", ["It adds."]), ("Explain add.", ["It adds."]),
+    ("Do the tests pass?", [shell("exit 1"), "<final>It adds.</final>"]),
+    ("Hello there", ["It adds."]),
+])  # fmt: skip
+def test_plain_text_is_an_answer_where_nothing_is_in_doubt(do, server, request_, replies):
+    done = do(request_, *replies)
+    assert (done.code, done.out) == (0, "It adds.\n") and len(server.prompts) == len(replies)
+    assert "nothing changed" in done.err
+
+
+@bug("the refused write counts as a call that failed")
+def test_an_answer_after_a_write_was_refused_as_none_is_believed(do):
+    done = do("What does add do?", NEW, "<final>It adds.</final>")
+    assert (done.code, done.out) == (0, "It adds.\n")
+
+
+@bug("what was attached for an earlier request counts as nothing looked at")
+def test_a_second_question_about_what_is_in_view_costs_one_model_call(agent, server):
+    agent(["It adds."] * 2, stdin="What is in calc.py?\nWhat does calc.py do?\n")
+    assert len(server.prompts) == 2
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_question_that_is_answered_by_a_write_is_refused_once(do, server, repo, times):
+    do("What does add do?", *[NEW] * times)
+    assert "the request is a question. Answer it." in server.prompts[1]
+    assert ("b + a" in (repo / "calc.py").read_text()) == (times == 2)
+
+
+# The exit code judges
+
+MAKE = ".PHONY: test\ntest:\n\t@"
+UNITTEST, GREP = "python3 -m unittest", "grep 'b + a' calc.py"
+FIX = "Fix add in calc.py."
+
+
+@pytest.mark.parametrize("files, request_, replies, command", [
+    (TESTS, FIX, [NEW], UNITTEST), ({"Makefile": f"{MAKE}true\n"}, FIX, [NEW], "make test"),
+    (TESTS, "`python3 calc.py` must print nothing. Fix it.", [NEW], "python3 calc.py"),
+    (TESTS, FIX, [NEW, shell(UNITTEST)], UNITTEST), ({}, FIX, [shell(GREP), NEW], GREP),
+    pytest.param({"Makefile": "test:\n\t@true\n"}, FIX, [NEW], "make test", marks=bug("first line")),
+])  # fmt: skip
+def test_a_change_is_checked_and_exit_0_is_enough(
+    do, server, repo, files, request_, replies, command
+):
+    write_files(repo, files)
+    done = do(request_, *replies, IT_IS)
+    assert (done.code, done.out) == (0, "It is so.\n"), done.err
+    assert len(server.prompts) == len(replies) + 1
+    assert commands(repo) == [command] * (2 if command == GREP else 1)
+    assert f"ran {command}, exit 0" in done.err and "not checked" not in done.err
+
+
+def test_a_check_that_fails_is_shown_to_the_model_and_the_work_goes_on(do, server, repo):
+    write_files(repo, TESTS)
+    done = do("Turn add in calc.py around.", BAD, DONE, NEW, IT_IS)
+    assert "FAIL: test_add" in server.prompts[2]
+    assert (done.code, done.out) == (0, "It is so.\n") and len(server.prompts) == 4
+    assert commands(repo) == [UNITTEST] * 2
+
+
+@pytest.mark.parametrize("code", [0, pytest.param(3, marks=bug("only a last call is doubted"))])
+def test_after_three_checks_that_failed_the_answer_stands_and_is_not_called_done(do, repo, code):
+    write_files(repo, {"Makefile": f"{MAKE}false\n"})
+    replies = [step for n in range(4) for step in (write("calc.py", f"{CALC}# {n}\n"), DONE)]
+    done = do(FIX, *replies, flags=("--max-steps", "20"))
+    assert commands(repo) == ["make test"] * 3 and "not checked" in done.err
+    assert code == 0 or (done.code == code and "NOT DONE" in done.err)
+
+
+def test_a_check_that_the_human_declines_leaves_the_answer_as_it_is(agent, server, repo):
+    write_files(repo, TESTS)
+    done = agent([NEW, IT_IS], stdin="Fix add in calc.py.\ny\nn\n")
+    assert done.code == 0 and "It is so." in done.out and len(server.prompts) == 2
+    assert UNITTEST in done.err and "not checked" in done.err
+    assert "b + a" in (repo / "calc.py").read_text() and "denied" not in str(events(repo))
+
+
+# Slips
+
+
+def test_after_a_slip_the_model_is_asked_hotter_and_is_not_shown_it_again(do, server, repo):
+    do("What is add?", SLIP, LOOK, LOOK, DONE, flags=("--temperature", "0.1"))
+    heat = [g.request.options["temperature"] for g in server.generations]
+    assert heat == pytest.approx([0.1, 0.4, 0.1, 0.4])
+    assert [event["content"] for event in events(repo, "slip")] == [SLIP.removesuffix("</tool>")]
+    assert not any("MARKER" in prompt for prompt in server.prompts)
+    assert ["launch_rocket" in prompt for prompt in server.prompts] == [False, True, False, False]
+
+
+@pytest.mark.parametrize("name", ["unreadable", "repeated", "mixed"])
+def test_three_slips_in_a_row_end_the_request(do, server, name):
+    replies = {"unreadable": [LOOK, SLIP, SLIP, SLIP], "repeated": [LOOK] * 4,
+               "mixed": [LOOK, SLIP, LOOK, SLIP]}[name]  # fmt: skip
+    done = do("What is add?", *replies)
+    assert len(server.prompts) == 4 and done.code == 3
+    assert "larger model" in done.out and "nothing changed" in done.err
+
+
+def test_a_good_step_between_slips_forgives_them(do, repo):
+    steps = [f'<tool name="search">add{n}</tool>' for n in range(4)]
+    replies = [reply for step in steps for reply in (SLIP, SLIP, step)]
+    assert do("What is add?", *replies, flags=("--max-steps", "9")).code == 0
+    assert len(events(repo, "slip")) == 8
+
+
+def test_a_repeated_call_is_not_run_and_the_model_is_told(do, server, repo):
+    do("What is add?", LOOK, LOOK)
+    assert len(events(repo)) == 1 and "already" in tail(server.prompts[2])
+    do("Fix add.", LOOK, LOOK, NEW)
+    assert "Nothing was changed yet" in tail(server.prompts[-2])
+
+
+def test_a_command_after_a_change_is_no_repetition_and_a_change_after_it_is_not_checked(do, repo):
+    done = do("Fix calc.py.", shell("true"), NEW, shell("true"), BAD)
+    assert done.code == 0 and commands(repo) == ["true", "true"]
+    assert "changed calc.py (+2 -2)" in done.err and "not checked" in done.err
+
+
+def test_a_reply_that_was_cut_is_told_so_and_gets_twice_the_room(do, server, repo):
+    write_files(repo, {"big.txt": "some words\n" * 1000})
+    do("Fix calc.py by big.txt.", Reply("calc.py\n```\ndef", done_reason="length"), NEW)
+    room = [g.request.options["num_predict"] for g in server.generations]
+    assert 512 + 11_000 / 5 < room[0] < 512 + 11_000, "it holds the largest file in view"
+    assert room[1] == pytest.approx(2 * room[0], rel=0.3) and room[2] < 1.3 * room[0]
+    assert "cut off" in tail(server.prompts[1]) and "b + a" in (repo / "calc.py").read_text()
+
+
+def test_the_calls_of_a_reply_are_run_up_to_the_first_that_fails(do, repo):
+    do("Fix calc.py.", f"{NEW}\n{write('../x.txt')}\n{shell('touch ran')}")
+    assert [event["ok"] for event in events(repo)] == [True, False]
+    assert not (repo / "ran").exists()
+
+
+def test_half_a_rename_is_named_as_an_error(do, server, repo):
+    write_files(repo, {"main.py": "from calc import add\n\nprint(add(1, 2))\n"})
+    renamed = write("calc.py", CALC.replace("add", "plus"))
+    rest = write("main.py", "from calc import plus\n\nprint(plus(1, 2))\n")
+    done = do("Rename add to plus.", renamed, rest)
+    assert "error: add still stands in main.py" in server.prompts[1]
+    assert done.code == 0 and server.prompts[2].count("still stands") == 1
+
+
+def test_the_steps_of_a_request_have_a_limit(do, server, repo):
+    writes = [write(f"{name}.txt") for name in ("one", "two", "three")]
+    done = do("Create files.", *writes, flags=("--max-steps", "2"))
+    assert len(server.prompts) == 2 and done.code == 3 and "--max-steps" in done.out
+    assert (repo / "two.txt").exists() and not (repo / "three.txt").exists()
+
+
+# What is sent
+
+
+def test_the_request_stands_last_and_nothing_follows_it_at_the_first_step(do, server):
+    do("What is in calc.py, in short?", LOOK)
+    assert server.prompts[0].endswith("What is in calc.py, in short?\n")
+    assert "<final>" not in server.prompts[0] and "<final>" in tail(server.prompts[1])
+
+
+@pytest.mark.parametrize("words", ["pkg/util.py", "util.py", "@pkg/util.py", "./pkg/util.py"])
+def test_a_file_that_the_request_names_is_attached(do, server, repo, words):
+    write_files(repo, {"large.txt": "x\n" * 4000, "a b.txt": "with a blank\n"})
+    do(f'What is {words}, and what is @"a b.txt"?')
+    listing = f"pkg/util.py\n```\n{FILES['pkg/util.py']}```\n"
+    assert listing in server.prompts[0] and "a b.txt\n```\nwith a blank\n" in server.prompts[0]
+    assert "calc.py\n```" not in server.prompts[0].partition("What is")[0][2000:]
+
+
+def test_a_small_workspace_is_attached_whole_and_no_file_twice_until_it_changes(
+    agent, server, repo
+):
+    def change(prompt, _):
+        assert [
+            prompt.count(f"{name}\n```\n{FILES[name]}```\n") for name in FILES if FILES[name]
+        ] == [1] * 5
+        (repo / "calc.py").write_text("ANOTHER = 1\n")
+        return "It adds."
+
+    agent(["It adds.", change], stdin="What is here?\nAnd in calc.py?\nAnd now?\n")
+    assert server.prompts[-1].count(CALC) == 1
+    assert server.prompts[-1].count("calc.py\n```\nANOTHER = 1\n```") == 1
+
+
+def test_stop_strings_are_sent_but_none_that_stands_in_a_file_in_view(do, server, repo):
+    do("What is here?")
+    write_files(repo, {"form.txt": "<tool>x</tool>\n"})
+    do("What is here?")
+    first, second = (g.request.options["stop"] for g in server.generations)
+    assert {"</tool>", "</final>"} < {*first} and {*first} - {*second} == {"</tool>"}
+
+
+def test_every_model_call_has_the_options_that_the_server_needs(do, server):
+    do("What is add?", SLIP, LOOK, '<tool name="delegate">look</tool>', "<final>x</final>",
+       flags=("--num-ctx", "9000", "--top-p", "0.5"))  # fmt: skip
+    assert len(server.generations) == 5 and server.reloads == 0
+    for generation in server.generations:
+        body, options = generation.request.body, generation.request.options
+        assert (body["truncate"], body["think"], body["stream"]) == (False, False, True)
+        wanted = {"num_ctx": 9000, "num_batch": 256, "presence_penalty": 0, "top_p": 0.5}
+        assert {name: options[name] for name in wanted} == wanted

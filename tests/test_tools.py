@@ -1,0 +1,258 @@
+"""The tools: what each shows, changes and refuses."""
+
+import os
+import re
+import stat
+
+import pytest
+
+from conftest import FILES, bug, within, write_files
+
+CALC = FILES["calc.py"]
+posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX")
+
+
+def use(agent, name, *values, **args):
+    """Run a tool with the values of its first arguments, in their order."""
+    names = {"write_file": ["path", "content"], "patch_file": ["path", "old_text", "new_text"]}
+    first = {"search": "pattern", "delegate": "task"}.get(name, "path")
+    return agent.run_tool(name, dict(zip(names.get(name, [first]), values)) | args)
+
+
+@pytest.mark.parametrize("text", [
+    CALC, "", "no end", "a\n```\nb\n", "tab\t \n\n\n", "é日本👩‍👩‍👧\n", "\ufeffbom\n", "a\r\nb\r\n",
+])  # fmt: skip
+def test_a_file_is_shown_as_it_is_below_its_path_in_a_block(repo, make, text):
+    write_files(repo, {"some.txt": text})
+    path, fence, *lines = use(make(), "read_file", "some.txt").split("\n")
+    assert path == "some.txt" and set(fence) == {"`"} and fence not in text
+    shown = text.removeprefix("\ufeff")
+    assert "\n".join(lines) == shown + ("\n" if shown and not shown.endswith("\n") else "") + fence
+
+
+@pytest.mark.parametrize("lines, width", [
+    (1000, 10), (401, 10), pytest.param(1000, 70, marks=bug("the middle of each part is lost")),
+])  # fmt: skip
+def test_a_long_file_is_shown_whole_by_doing_what_is_said_below_it(repo, make, lines, width):
+    text = "".join(f"{n} {'x' * width}\n" for n in range(lines))
+    write_files(repo, {"long.txt": text})
+    agent, shown, start = make(), "", "1"
+    while start:
+        result = use(agent, "read_file", "long.txt", start=start)
+        block, below = re.fullmatch(r"(?s)long\.txt\n```\n(.*?)```\n(\[.*)", result).groups()
+        shown += block
+        more = re.search(r'<tool name="read_file" start="(\d+)">long\.txt</tool>', below)
+        start = more[1] if more else ""
+    assert shown == text and "patch_file" in result
+    assert "patch_file" not in use(agent, "read_file", "calc.py")
+
+
+@pytest.mark.parametrize("pattern, path, found", [
+    ("return", ".", ["calc.py:2: ", "calc.py:6: ", "pkg/util.py:2: "]),
+    ("return", "pkg", ["pkg/util.py:2: "]), ("return", "calc.py", ["calc.py:2: ", "calc.py:6: "]),
+    (r"def \w+\(a", ".", ["calc.py:1: ", "calc.py:5: "]),
+    (r"add\|greet", ".", ["calc.py:1: ", "pkg/util.py:1: "]), ("add(", ".", ["calc.py:1: "]),
+    ("[", ".", ["odd.txt:1: "]), ("(x+x+)+y", ".", ["odd.txt:2: "]),
+])  # fmt: skip
+def test_a_search_finds_by_regular_expression_or_as_plain_text(repo, make, pattern, path, found):
+    write_files(repo, {"odd.txt": "a [ here\nthe text (x+x+)+y as it is\n"})
+    lines = use(make(), "search", pattern, path=path).split("\n")
+    assert [line[: len(head)] for line, head in zip(lines, found)] == found
+    assert len(lines) == len(found)
+
+
+def test_a_search_that_finds_nothing_or_too_much_says_so(repo, make):
+    write_files(repo, {"many.txt": "needle\n" * 500, "wide.txt": "x" * 9000 + "pin\n"})
+    none, many, wide = (use(make(), "search", word) for word in ("unheard", "needle", "pin"))
+    assert "no line matches 'unheard'" in none and len(wide) < 400
+    assert many.count("many.txt:") == 100 and "there are more" in many
+
+
+@posix
+@pytest.mark.parametrize("pattern", [
+    "(a+)+$", "(a|a)*$", "(a*)*b", "(a|aa)+$", r"(\w+\s?)*$", "(a{1,9}){1,9}$",
+    pytest.param("((a+))+$", marks=bug("a group in a group hides the repetition")),
+    pytest.param("a*a*a*a*a*a*a*a*b", marks=bug("repetitions side by side")),
+])  # fmt: skip
+def test_a_pattern_that_would_run_for_ever_ends(repo, make, pattern):
+    write_files(repo, {"a.txt": "a" * 120 + "!\n"})
+    with within(0.5):
+        use(make(), "search", pattern)
+
+
+def test_a_folder_is_listed_without_what_git_ignores(git_repo, make):
+    write_files(git_repo, {"x.log": "", "build/out": "", "node_modules/m.js": "", "new.txt": ""})
+    names = "[D] pkg,[F] .gitignore,[F] AGENTS.md,[F] README.md,[F] calc.py,[F] new.txt"
+    assert use(make(), "list_files", ".").split("\n") == names.split(",")
+    assert use(make(), "list_files", "pkg").split("\n") == ["[F] __init__.py", "[F] util.py"]
+
+
+def test_a_change_answers_with_its_proof(repo, make):
+    agent = make()
+    said = use(agent, "patch_file", "calc.py", "a + b", "b + a")
+    assert said.startswith("patched calc.py")
+    assert "-    return a + b\n+    return b + a" in said and "sub" not in said
+    said = use(agent, "write_file", "new/deep.txt", "one\n")
+    assert said == "wrote new/deep.txt (4 chars), a new file"
+    assert (repo / "new/deep.txt").read_bytes() == b"one\n"
+
+
+@posix
+@pytest.mark.parametrize("names, before, after", [
+    (["write_file", "patch_file"], b"one\r\ntwo\r\n", b"one\r\n2\r\n"),
+    (["write_file", "patch_file"], b"\xef\xbb\xbfone\ntwo\n", b"\xef\xbb\xbfone\n2\n"),
+    (["write_file", "patch_file"], "é\u2028ö\n\ttwo \nx\n".encode(), "é\u2028ö\n\t2 \nx\n".encode()),
+    (["patch_file"], b"two\n\n\n", b"2\n\n\n"), (["patch_file"], b"two", b"2"),
+    pytest.param(["patch_file"], b"a\r\nb\ntwo\n", b"a\r\nb\n2\n", marks=bug("all becomes CRLF")),
+])  # fmt: skip
+def test_every_byte_that_a_change_was_not_about_is_kept(repo, make, names, before, after):
+    text = after.decode("utf-8-sig").replace("\r\n", "\n")
+    for name in names:
+        file = write_files(repo, {"some.txt": before}) / "some.txt"
+        file.chmod(0o751)
+        use(make(), name, "some.txt", *([text] if name == "write_file" else ["two", "2"]))
+        assert file.read_bytes() == after and stat.S_IMODE(file.stat().st_mode) == 0o751
+
+
+IMAGE = b"\x89PNG\xff"
+
+
+@pytest.mark.parametrize("name, args, words", [
+    ("read_file", ["image.png"], "no UTF-8"), ("write_file", ["image.png", "x"], "no UTF-8"),
+    ("patch_file", ["image.png", "PNG", "x"], "no UTF-8"), ("write_file", ["calc.py", CALC], "already"),
+    ("patch_file", ["calc.py", "a + b", "a + b"], "already"),
+    ("patch_file", ["calc.py", "return b", "x"], re.escape(CALC)),
+    ("patch_file", ["calc.py", "return", "x"], "stands 2 times"),
+    ("patch_file", ["calc.py", "", "x"], "0 times"), ("patch_file", ["calc.py", "\n", "x"], "0 times"),
+    ("patch_file", ["long.py", "value_250  =  250", "x"], r"value_250 = 250\n"),
+    ("write_file", ["six/same.py", "3\n"], "one/same.py, two/same.py"),
+    ("write_file", ["pkg", "x\n"], "no file that can be written"),
+    ("read_file", ["nowhere.py"], "calc.py.*pkg/util.py"), ("list_files", ["nowhere"], "calc.py"),
+])  # fmt: skip
+def test_what_can_not_be_done_is_an_error_that_helps(repo, make, name, args, words):
+    long = "".join(f"value_{n} = {n}\n" for n in range(500))
+    files = {"image.png": IMAGE, "long.py": long, "one/same.py": "1\n", "two/same.py": "2\n"}
+    before = {file: file.stat() for file in write_files(repo, files).rglob("*") if file.is_file()}
+    said = use(make(), name, *args)
+    assert said.startswith("error: ") and re.search(words, said)
+    assert (
+        all(file.stat() == state for file, state in before.items()) and not (repo / "six").exists()
+    )
+
+
+@pytest.mark.parametrize("path, before, after, named", [
+    ("calc.py", CALC, CALC.replace("(a, b):", "(a, b"), True), ("new.py", None, "def f(:\n", True),
+    ("broken.py", "def f(:\n", "def g(:\n", False),
+    ("data.json", '{"a": 1}\n', '{"a": 1,}\n', True), ("notes.txt", "x = 1\n", "def f(:\n", False),
+])  # fmt: skip
+def test_a_syntax_error_is_named_where_none_was(repo, make, path, before, after, named):
+    write_files(repo, {path: before} if before else {})
+    said = use(make(), "write_file", path, after)
+    assert ("does not parse" in said) == named and (repo / path).read_text() == after
+
+
+def test_a_text_that_is_there_already_is_not_written(repo, make):
+    before = (repo / "calc.py").stat()
+    said = use(make(), "write_file", "calc.py", CALC)
+    assert said.startswith("error: ") and "already" in said
+    assert (repo / "calc.py").stat() == before
+
+
+ONE = "def add(a, b):\n    return a + b\n"
+
+
+@pytest.mark.parametrize("path, before, after, gone", [
+    ("list.txt", "1\n2\n3\n4\n5\n6\n", "1\n2\n", "5"), ("calc.py", CALC, ONE, "def sub"),
+])  # fmt: skip
+def test_a_write_that_would_lose_much_is_refused_once(repo, make, path, before, after, gone):
+    write_files(repo, {path: before})
+    agent = make()
+    said = use(agent, "write_file", path, after)
+    assert said.startswith("error: nothing was written") and gone in said
+    assert (repo / path).read_text() == before
+    assert use(agent, "write_file", path, after).startswith("wrote ")
+    assert (repo / path).read_text() == after
+
+
+@pytest.mark.parametrize("request_, after", [
+    ("Remove sub from calc.py.", ONE),
+    ("Rename the functions in calc.py.", CALC.replace("add", "plus").replace("sub", "minus")),
+])  # fmt: skip
+def test_what_the_request_speaks_of_or_gets_another_name_is_no_loss(repo, make, request_, after):
+    make(f"calc.py\n```\n{after}```").ask(request_)
+    assert (repo / "calc.py").read_text() == after
+
+
+@pytest.mark.parametrize("raw", ["src/calc.py", "/calc.py", "path/to/CALC.py", "src\\calc.py"])
+def test_a_path_that_is_nearly_right_is_resolved(repo, make, raw):
+    assert use(make(), "read_file", raw).startswith("calc.py\n```\n")
+    assert use(make(), "patch_file", raw, "a + b", "b + a").startswith("patched calc.py")
+
+
+REFUSED = {
+    "..": "../out.txt", "further up": "pkg/../../out.txt", "absolute": "/etc/out.txt",
+    "a link out": "link/out.txt", "a linked file": "file.txt", "home": "~/out.txt",
+    "a variable": "$HOME/out.txt", "a drive": "C:\\out.txt", "a drive and a slash": "c:/out.txt",
+    "a line feed": "a\nb.txt", "NUL": "a\0b.txt", "ESC": "\x1b[31m.txt", "DEL": "a\x7f.txt",
+    "git": ".git/config", "GIT": ".GIT/config", "git with a dot": ".git./config",
+    "git with a blank": ".git /config", "git in wide letters": ".ｇｉｔ/config",
+    "git by a detour": "pkg/../.git/hooks/post-commit", "git with backslashes": ".git\\config",
+    "git further down": "pkg/.git/config", "our folder": ".mini-coding-agent/sessions/x.json",
+    "a link to git": "gitlink/config", "up with backslashes": "..\\out.txt",
+}  # fmt: skip
+
+
+@posix
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_path_out_of_bounds_is_refused_by_every_tool(git_repo, tmp_path, make, name):
+    write_files(tmp_path, {"out.txt": "secret\n"})
+    (git_repo / "link").symlink_to(tmp_path)
+    (git_repo / "file.txt").symlink_to(tmp_path / "out.txt")
+    (git_repo / "gitlink").symlink_to(git_repo / ".git")
+    config, agent = (git_repo / ".git/config").read_bytes(), make()
+    for tool, values in {
+        "read_file": [], "list_files": [], "write_file": ["x\n"], "patch_file": ["secret", "x"]
+    }.items():  # fmt: skip
+        said = use(agent, tool, REFUSED[name], *values)
+        assert said.startswith("error: ") and "secret" not in said
+    assert use(agent, "search", "secret|repositoryformat").startswith("no line matches")
+    assert (tmp_path / "out.txt").read_text() == "secret\n"
+    assert (git_repo / ".git/config").read_bytes() == config
+
+
+@posix
+@pytest.mark.parametrize("name, values", [
+    ("read_file", ()), ("patch_file", ("x", "y")), ("search", ()), ("list_files", ()),
+    pytest.param("write_file", ("x\n",), marks=bug("the FIFO is opened and waited for")),
+])  # fmt: skip
+def test_a_fifo_is_not_waited_for(repo, make, name, values):
+    os.mkfifo(repo / "pipe.txt")
+    with within(0.5):
+        said = use(make(), name, "pipe.txt", *values)
+    assert said.startswith("error: ") or name == "search"
+
+
+@pytest.mark.parametrize("name, args, words", [
+    ("launch", {}, "no tool launch.*read_file"),
+    ("run_shell", {}, "invalid arguments for run_shell: command is missing"),
+    ("run_shell", {"command": "ls", "sudo": "yes"}, "sudo is unknown"),
+    ("write_file", {"path": "a.txt"}, "content is missing"), ("search", {"pattern": ""}, "is empty"),
+    pytest.param("run_shell", {"command": "ls", "timeout": "soon"}, "timeout", marks=bug("it is run")),
+])  # fmt: skip
+def test_wrong_arguments_are_named_and_nothing_is_asked(make, name, args, words):
+    asked = []
+    agent = make(approval_policy="ask", ask_human=lambda *what: asked.append(what) or "n")
+    said = agent.run_tool(name, args)
+    assert re.match(f"(?s)error: .*{words}", said)
+    assert (name == "launch" or "..." in said) and not asked
+
+
+def test_a_subagent_only_looks_has_none_of_its_own_and_hands_back_its_answer(repo, make):
+    replies = ["a.txt\n```\nx\n```", '<tool name="delegate">go on</tool>', "<final>It is.</final>"]
+    agent = make('<tool name="delegate">write a.txt</tool>', *replies)
+    agent.ask("What is here?")
+    prompts = agent.model_client.prompts
+    assert "approval denied for write_file" in prompts[2] and not (repo / "a.txt").exists()
+    assert "a subagent can't delegate" in prompts[3]
+    said = use(make(*["<final>six</final>"] * 2), "delegate", "count")
+    assert said == "delegate_result:\nsix"
