@@ -14,11 +14,10 @@ A language model can only write text. A coding agent is the loop that lets this 
         if it holds calls:      check each, ask the human if it is risky, run it, record the result
         if it is an answer:     run the tests; return it, unless the record contradicts it
 
-It stands first. The chapters say how it holds up when the model is small, the window is full or the
-human says no: 1 live repo context, 2 prompt shape, 3 tools (reply, tools, gate), 4 context
-reduction, 5 sessions, 6 delegation; then the model, the terminal, two extras. A `ToolError` is read
-by the model, a `RuntimeError` by the human. What happened is an event, a dict in the session's
-`history`; prompts, memory and summaries are made from events alone.
+It stands first; six chapters say how it holds up when the model is small, the window is full or the
+human says no; then come the model's server, the terminal, two extras. A `ToolError` is read by the
+model, a `RuntimeError` by the human. What happened is an event, a dict in the session's `history`;
+prompts, memory and summaries are made from events alone.
 """
 
 from __future__ import annotations
@@ -52,7 +51,6 @@ from pathlib import Path
 from typing import Any
 
 __version__ = "0.2.0"
-
 Event = dict[str, Any]  # role, content, created_at; a tool's also name, args, ok and what it did
 
 
@@ -77,13 +75,9 @@ AGAIN = "The last call failed. Correct it, in one of the forms above."
 NOTHING = """\
 Nothing was changed yet. Write the changed file now: its path, and below it its complete new text \
 in a code block."""
-UNSEEN = f"You have not looked at anything yet. {FORMS}"
 REPEATED = "You did exactly this already; its result stands above."
 CUT = "Your last reply was too long and was cut off. No explanations now, and one file at a time."
-CHANGE_WORDS = re.compile(
-    r"(?i)\b(fix|add|creat|writ|renam|chang|replac|remov|delet|updat|mov|implement|turn|set|make"
-    r"|correct|convert|refactor|should|must|needs?)"
-)
+ACTS = r"(?i)\b(fix|add|creat|writ|renam|chang|replac|remov|delet|updat|mov|turn|set|make|should)"
 
 
 @dataclass
@@ -266,17 +260,17 @@ class Turn:
             return "The last call failed, so the request is not fulfilled yet. Correct it."
         if self.checks >= MAX_CHECKS and "exit_code" not in calls[-1]:
             return f"The tests failed and were not run since. Run them. {FORMS}"
-        if not changed and wants_change and CHANGE_WORDS.search(self.request):
+        if not changed and wants_change and re.search(ACTS, self.request):
             return NOTHING
         if re.search(r"(?i)\brun\b", self.request) and all(c["name"] != "run_shell" for c in calls):
             return f"The request says to run something, and nothing was run yet. {FORMS}"
         if changed and (absent := View(self.agent).absent()):
             return f"The request names {', '.join(absent)}, which is not there yet."
         if not View(self.agent).seen and not calls and not self.doubts:
-            return UNSEEN
-        tells_how = re.search(r"\b(run_shell|read_file|list_files)\b|`search`", final.text)
-        is_ours = final.text in self.agent.prefix + NEXT + AGAIN + NOTHING and final.text[3:]
-        return FORMS if is_ours or (tells_how and not final.tagged) else ""
+            return f"You have not looked at anything yet. {FORMS}"
+        is_ours = final.text[3:] and final.text in self.agent.prefix + NEXT + AGAIN + NOTHING
+        tells_how = not final.tagged and re.search(r"run_shell|read_file|list_files", final.text)
+        return FORMS if is_ours or tells_how else ""
 
     def wants_change(self) -> bool:
         """Tell whether the request asks for something to be done, so that words are not enough."""
@@ -394,7 +388,8 @@ class WorkspaceContext:
         count = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common(5)) or "none yet"
         lines = [f"The project's files ({count}):", *map(visible, shown)]
         if more := len(self.files) - len(shown):
-            lines.append(f"... and {more} more; list_files shows those of a folder")
+            lines.append(f"... and {more} more; list_files shows those of a folder, and")
+            lines.append('<tool name="delegate">a question about many files</tool> asks a helper.')
         lines.append(f"\nGit branch: {self.branch} (default: {self.default_branch})")
         lines += [f"Git status: {self.status}", "Commits:", *self.recent_commits]
         for name, text in self.project_docs.items():
@@ -455,8 +450,6 @@ def build_prefix(workspace: WorkspaceContext) -> str:
     """Return the part of the prompt that never changes."""
     file = next(filter(SUFFIX.search, workspace.files), "README.md")
     forms = [tool.form.replace("{file}", file) for tool in TOOLS.values() if tool.form]
-    if len(workspace.files) <= SHOWN_FILES:  # there, a small model would delegate all its work
-        forms.remove(TOOLS["delegate"].form)
     rules = RULES.format(file=file, placeholder=PLACEHOLDER, tools="\n".join(forms))
     return rules + CONTROL.sub(BREAK, workspace.text()) + "\n"
 
@@ -532,7 +525,6 @@ SUFFIX = re.compile(
     r"\w\.(pyi?|[cm]?jsx?|tsx?|json|md|rst|txt|toml|ya?ml|ini|cfg|conf|html?|css|sh|sql|csv|xml|go|rs"
     r"|java|kt|rb|php|[ch]|cc|[ch]pp|cs|lua|swift|env)$|(^|/)(Makefile|Dockerfile|\.gitignore|\.env)$"
 )
-SHELL = "sh bash shell console zsh cmd bat powershell".split()
 FENCE = re.compile(r"([ \t]*)(`{3,}|~{3,})[ \t]*([^`\n]*?)\s*")
 OPENING = re.compile(r"(?<![`\"'\w])(<tool\b|<final>)")
 COMMENT = re.compile(r"(?:#|//|--|;|<!--|/\*) *([\w./-]+) *(?:-->|\*/)?\s*")
@@ -664,7 +656,8 @@ def block_call(above: str, language: str, text: str, view: View) -> Call | None:
     if head in TOOLS and TOOLS[head].bare:
         return Call(head, {TOOLS[head].bare: text.strip()})
     is_sure = bool(head) and view.is_path(head)
-    if not is_sure and (language.lower() in SHELL or not text.strip()):
+    is_shell = language.lower() in "sh bash shell console zsh cmd bat powershell".split()
+    if not is_sure and (is_shell or not text.strip()):
         return None
     path, text = (head, text) if is_sure else guess_path(above, text, view)
     path = view.nearest(path)
@@ -724,6 +717,8 @@ def render(call: Call) -> str:
 # would do, and does it only when asked to go on. So what the human sees is what happens, and no
 # tool can forget the gate.
 
+TOOLS: dict[str, Tool] = {}
+
 
 @dataclass(frozen=True)
 class Tool:
@@ -750,9 +745,6 @@ class Tool:
             raise ToolError(said)
 
 
-TOOLS: dict[str, Tool] = {}
-
-
 def tool(form: str = "", risky: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare a tool; `{file}` in its form becomes a file of the workspace."""
 
@@ -771,7 +763,6 @@ def tool(form: str = "", risky: bool = False) -> Callable[[Callable[..., Any]], 
 # ---- 3c. The tools ----
 #
 # Results carry the proof: a change answers with its diff, a missed patch with what stands there.
-
 READ_LINES, READ_CHARS, RESULT_CHARS = 400, 16_000, 6_000
 LONG_FILE = 120  # lines; a file up to here is written whole
 PATCH_FORM = """
@@ -1047,7 +1038,7 @@ TESTS = [  # a file that there is, what it holds, the command that runs the test
 
 
 def check_command(agent: MiniAgent) -> str:
-    """Return what judges a change: a command in the request, the tests, one that failed; or ""."""
+    """Return what judges a change, or "": a command asked for, the tests, one that failed."""
     view = View(agent)
     if named := NAMED_COMMAND.search(agent.turn.request):
         return named[1] or named[2]
@@ -1101,19 +1092,16 @@ def pass_gate(agent: MiniAgent, tool: Tool, call: Call, check: bool) -> Any:
         if answer.lower() in ("a", "always"):
             agent.always.add(key)
         elif answer.lower() not in ("y", "yes"):
-            said = "the user says no" if answer.lower() in ("", "n", "no") else answer
-            raise ToolError(denied + said)
+            raise ToolError(denied + (answer or "the user says no"))
     agent.tell("run", call.name)
     return next(halves)
 
 
 # -- 4. Context reduction --------------------------------------------------------------------------
 #
-# A window fills within some dozen steps. So results are clipped when they are made, and when the
-# prompt still outgrows the window, the transcript is folded: all but the newest event becomes the
-# memory and one line each. A fold changes the front of the prompt, so the model reads everything
-# again: folds are rare, deep, and told to the human.
-
+# Results are clipped when they are made. When the prompt still outgrows the window, the transcript
+# is folded: all but the newest event becomes the memory and one line each. A fold changes the front
+# of the prompt, so the model reads everything again: folds are rare and deep.
 WINDOW = 32_768  # tokens
 
 
@@ -1167,10 +1155,9 @@ def event_line(event: Event) -> str:
 def memory_text(events: Sequence[Event]) -> str:
     """Return what is worth remembering: the task, the last files, the last answers as notes."""
     tasks = [event["content"] for event in events if event["role"] == "user"] or ["-"]
-    files = dict.fromkeys(event["file"] for event in reversed(events) if "file" in event)
-    notes = [event_line(event) for event in events if event["role"] == "assistant"]
-    head = f"Task: {one_line(tasks[-1], 500)}\nFiles: {', '.join([*files][:8]) or '-'}"
-    return "\n".join([head, *notes[-5:]])
+    files = [*dict.fromkeys(event["file"] for event in reversed(events) if "file" in event)][:8]
+    notes = [event_line(event) for event in events if event["role"] == "assistant"][-5:]
+    return "\n".join([f"Task: {one_line(tasks[-1], 500)}", f"Files: {', '.join(files)}", *notes])
 
 
 class SessionStore:
@@ -1247,7 +1234,7 @@ def undo_request(agent: MiniAgent) -> str:
 # has a transcript of its own, hands back its answer alone, and can't change anything.
 
 
-@tool('<tool name="delegate">a question about many files, for a helper that only looks</tool>')
+@tool()  # its form stands in the prompt of large workspaces; in a small one it does harm
 def delegate(agent: MiniAgent, task: str) -> str:
     """Have a subagent look into a question; return its answer."""
     if agent.depth >= agent.max_depth:
@@ -1441,8 +1428,7 @@ class Terminal:
         """Print lines of progress; without a colour of their own, those of a diff are coloured."""
         lines = visible(text, "\n\t").split("\n")
         if self.has_color:
-            codes = [COLORS.get(color or line[:1], "0") for line in lines]
-            lines = [f"\x1b[{code}m{line}\x1b[0m" for code, line in zip(codes, lines)]
+            lines = [f"\x1b[{COLORS.get(color or x[:1], '0')}m{x}\x1b[0m" for x in lines]
         clear = "\r\x1b[K" if self.is_live else ""  # the live line goes
         print(clear + "\n".join(lines), file=sys.stderr, end=end, flush=True)
 
@@ -1453,8 +1439,8 @@ class Terminal:
         self.written += piece
         if self.is_live:
             words = " ".join(self.written[-self.width :].split())[20 - self.width :]
-            seconds = f"{time.monotonic() - self.since:.0f} s"
-            self.say(f"{phase} {seconds} {words}"[: self.width - 1], "dim", end="")
+            line = f"{phase} {time.monotonic() - self.since:.0f} s {words}"
+            self.say(line[: self.width - 1], "dim", end="")
 
     def tell(self, kind: str, what: Any) -> None:
         """Show what the loop reports; what a subagent does is set in."""
@@ -1542,12 +1528,11 @@ class Terminal:
         if name == "/model" and rest:
             client.model = rest
             client.prepare()
-        used = count_tokens(agent, agent.prefix + agent.history_text())
         said = {
             "/memory": memory_text(agent.session["history"]), "/help": HELP,
-            "/context": f"about {used} of {client.num_ctx} tokens", "/model": client.model,
+            "/context": f"{count_tokens(agent, agent.prefix + agent.history_text())} tokens",
             "/plan": f"plan mode is {'on: nothing will be changed' if agent.plan else 'off'}",
-            "/session": agent.session["id"], "/reset": agent.session["id"],
+            "/session": agent.session["id"], "/reset": agent.session["id"], "/model": client.model,
         }  # fmt: skip
         return str(said.get(name, f"There is no {name}; /help lists the commands."))
 
