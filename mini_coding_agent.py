@@ -191,8 +191,8 @@ class Turn:
         prompt = fit_prompt(agent)
         try:
             reply = agent.model_client.complete(prompt, room, **options)
-        except PromptTooLong:  # a token has fewer bytes than we thought: fold
-            agent.bytes_per_token /= 2
+        except PromptTooLong:  # a token has fewer bytes than we thought, so fold
+            agent.bytes_per_token = 1.0
             prompt = fit_prompt(agent)
             reply = agent.model_client.complete(prompt, room, **options)
         self.was_cut, self.notice = getattr(reply, "cut", False), ""
@@ -255,7 +255,7 @@ class Turn:
     def doubt(self, final: Final) -> str:
         """Return why the record contradicts an answer, as the model is told; "" if it does not."""
         calls, changed, wants_change = self.calls(), self.changed(), self.wants_change()
-        is_told = calls and calls[-1]["name"] in ("run_shell", "write_file") and not wants_change
+        is_told = calls and TOOLS[calls[-1]["name"]].risky and not wants_change
         if calls and not calls[-1]["ok"] and not is_told:  # "do the tests pass?" may get a no
             return "The last call failed, so the request is not fulfilled yet. Correct it."
         if self.checks >= MAX_CHECKS and "exit_code" not in calls[-1]:
@@ -437,9 +437,8 @@ SMALL_WORKSPACE, ATTACHED_FILE = 6_000, 16_000  # bytes
 # The server ends a reply at these: what follows a call would be an invented result.
 STOPS = ["</tool>", "</final>", "\nIts result:", "\nYour step:"]
 REQUEST, STEP, RESULT, ANSWER = "The request:", "Your step:", "Its result:", "Your answer:"
-# What a server reads as a single control token: `<|im_end|>` in a file would end the user's turn.
-# A zero-width space after the bracket breaks it, and is taken out of what the model writes. The
-# same is done to a line of a file that poses as a label of ours.
+# What a server reads as a control token, such as `<|im_end|>` in a file, or poses as a label of
+# ours, is broken by a zero-width space, which is taken out of what the model writes.
 TOKENS = r"\|[a-z_]+\|?>|｜|/?think>|/?tool_call>|/?INST\]|(?:start|end)_of_turn>|/?s>"
 LABELS, BREAK = f"{REQUEST}|{STEP}|{RESULT}|{ANSWER}", "\u200b"
 CONTROL = re.compile(rf"(?m)(?<=[<\[])(?={TOKENS})|^(?={LABELS})")
@@ -448,7 +447,8 @@ BROKEN = re.compile(rf"{BREAK}(?={TOKENS}|{LABELS})")
 
 def build_prefix(workspace: WorkspaceContext) -> str:
     """Return the part of the prompt that never changes."""
-    file = next(filter(SUFFIX.search, workspace.files), "README.md")
+    likely = [path for path in workspace.files if path.endswith((".py", ".js", ".ts", ".json"))]
+    file = (likely or ["README.md"])[0]
     forms = [tool.form.replace("{file}", file) for tool in TOOLS.values() if tool.form]
     rules = RULES.format(file=file, placeholder=PLACEHOLDER, tools="\n".join(forms))
     return rules + CONTROL.sub(BREAK, workspace.text()) + "\n"
@@ -522,8 +522,8 @@ class Final:
 
 
 SUFFIX = re.compile(
-    r"\w\.(pyi?|[cm]?jsx?|tsx?|json|md|rst|txt|toml|ya?ml|ini|cfg|conf|html?|css|sh|sql|csv|xml|go|rs"
-    r"|java|kt|rb|php|[ch]|cc|[ch]pp|cs|lua|swift|env)$|(^|/)(Makefile|Dockerfile|\.gitignore|\.env)$"
+    r"\w\.(pyi?|[cm]?jsx?|tsx?|json|md|rst|txt|toml|ya?ml|ini|cfg|conf|html?|css|sh|sql|csv|xml|go"
+    r"|rs|java|kt|rb|php|[ch]|cc|[ch]pp|cs|swift)$|(^|/)(Makefile|Dockerfile|\.gitignore|\.env)$"
 )
 FENCE = re.compile(r"([ \t]*)(`{3,}|~{3,})[ \t]*([^`\n]*?)\s*")
 OPENING = re.compile(r"(?<![`\"'\w])(<tool\b|<final>)")
@@ -609,8 +609,10 @@ def parse(raw: str, cut: bool, view: View) -> list[Call] | Final:
             calls.append(call)
     if rest.startswith("<tool") and not (calls and cut):
         calls.append(read_call(rest, cut))
-    if is_open and not (calls and cut):  # so its end, or that of the one before, is not sure
-        raise ToolError("a code block in it has no end; one with blocks in it needs longer fences")
+    pairs = [(head_of(one[0]), two) for one, two in zip(blocks, blocks[1:])]  # noqa: RUF007
+    is_torn = any(path.endswith(".md") and not (two[1] or head_of(two[0])) for path, two in pairs)
+    if is_torn or ((is_open or cut) and not (calls and cut)):
+        raise ToolError("a code block has no sure end; around other blocks it needs longer fences")
     return calls or Final(answer or text, bool(rest))
 
 
@@ -622,7 +624,7 @@ def read_blocks(text: str) -> tuple[list[tuple[str, str, str]], str, bool]:
     for number, line in enumerate(lines):
         mark = FENCE.fullmatch(line)
         if fence:
-            is_fence = mark is not None and mark[2].startswith(fence)
+            is_fence = mark and mark[2].startswith(fence) and len(mark[1]) <= indent
             if mark and is_fence and (mark[3] or inner):  # of a block in the block
                 inner += 1 if mark[3] else -1
             elif is_fence:
@@ -837,15 +839,16 @@ def read_file(agent: MiniAgent, path: str, start: int = 1) -> tuple[str, Event]:
 def search(agent: MiniAgent, pattern: str, path: str = ".") -> str:
     """Return the lines that match, as path:number: line."""
     below, _ = find(agent, path, folder=True)
-    view, found, matches = View(agent), list[str](), re.compile(re.escape(pattern)).search
+    view, found, plain = View(agent), list[str](), re.compile(re.escape(pattern)).search
+    matches = plain
     with contextlib.suppress(re.error, OverflowError, RecursionError):
-        # What may run for ever, as (a+)+$ or a*a*a*a*b, repeats a group or repeats too often.
-        if not re.search(r"\)[*+{]|([*+{].*){4}", pattern):
+        # What may run for ever, as (a+)+$ or a*a*a*b, repeats a group or repeats too often.
+        if not re.search(r"\)[*+{]|([*+{].*){3}", pattern):
             matches = re.compile(pattern.replace("\\|", "|")).search  # grep's choice, too
     for name in view.files:
         is_below = below in (".", name) or name.startswith(below + "/")
         for number, line in enumerate(view.text(name).splitlines() if is_below else [], 1):
-            if match := matches(line):
+            if match := (matches if len(line) < 1_000 else plain)(line):
                 start = max(match.start() - 100, 0)
                 found.append(f"{name}:{number}: {line[start : start + 300]}")
         if len(found) > 100:
@@ -903,6 +906,8 @@ def change_file(agent: MiniAgent, real: Path, after: str, verb: str) -> Iterator
     texts = before.splitlines(), after.splitlines()
     diff = list(difflib.unified_diff(*texts, name, name, lineterm="", n=2))
     yield "\n".join(diff) or f"{name}: a new empty file"
+    if old != (real.read_bytes() if real.exists() else None):
+        raise ToolError(f"{name} was changed in the meantime; read it again")
     has_mark = old is not None and old.startswith(b"\xef\xbb\xbf")  # as Windows editors write
     new = after.encode("utf-8-sig" if has_mark else "utf-8", "replace")
     changes = agent.undo[-1][1] if agent.undo else {}
@@ -1006,9 +1011,9 @@ def run_shell(agent: MiniAgent, command: str, timeout: int = 60) -> Iterator[Any
             output += block
             if len(output) > 1_000_000:  # it may never end
                 output = output[:250_000] + b"\n[...]\n" + output[-250_000:]
+        watcher.join()
     finally:
         kill_group(process)
-        watcher.join()
     text = NOISE.sub("", output.decode("utf-8", "replace").replace("\r\n", "\n")).strip("\n")
     said = f"exit code {codes[0]}" if codes else f"error: stopped after {timeout} seconds"
     ran_none = re.search(r"(?i)Ran 0 tests|no tests ran|collected 0 items", text)
@@ -1060,15 +1065,14 @@ def check_command(agent: MiniAgent) -> str:
 
 def run_call(agent: MiniAgent, call: Call, check: bool = False) -> Event:
     """Take a call, the model's or (`check`) the program's, through the gate; return its event."""
-    event: Event = {"role": "tool", "content": "", "name": call.name, "args": call.args, "ok": True}
-    event |= {"check": True} if check else {}
+    event: Event = {"role": "tool", "name": call.name, "args": call.args, "check": check}
     try:
         if call.name not in TOOLS:
             raise ToolError(f"there is no tool {call.name}; the tools are {', '.join(TOOLS)}")
         TOOLS[call.name].check(call.args)
         done = pass_gate(agent, TOOLS[call.name], call, check)
         text, facts = done if isinstance(done, tuple) else (done, {})
-        event |= {"content": text} | facts
+        event |= {"content": text, "ok": True} | facts
     except (ToolError, OSError, ValueError, RecursionError) as error:
         event |= {"content": f"error: {error}", "ok": False}
     agent.tell("result", event)
@@ -1410,8 +1414,7 @@ def one_line(text: str, limit: int) -> str:
 
 def build_welcome(agent: MiniAgent, model: str, host: str) -> str:
     """Return what a conversation begins with."""
-    where = f"{agent.workspace.cwd} on branch {agent.workspace.branch}"
-    return f"Mini-Coding-Agent {__version__} in {where}, with {model} at {host}. /help helps."
+    return f"Mini-Coding-Agent {__version__} in {agent.root}, {model} at {host}. /help helps."
 
 
 class Terminal:
@@ -1460,7 +1463,7 @@ class Terminal:
         args = " ".join(map(str, event["args"].values()))
         head = f"* {event['name']} {one_line(event.get('file', args), 60)}: "
         if "exit_code" in event:
-            return f"{head}exit {event['exit_code']}" + (" (a check)" if "check" in event else "")
+            return f"{head}exit {event['exit_code']}" + (" (a check)" if event["check"] else "")
         if not event["ok"]:
             return f"{head}{event['content'].partition('error: ')[2].partition(chr(10))[0]}"
         if "changed" in event:
@@ -1495,8 +1498,7 @@ class Terminal:
         is_checked = any("exit_code" in call for call in turn.since_change())
         parts += ["not checked"] if turn.changed() and not is_checked else []
         parts.append("/undo" if turn.changed() else "nothing changed")
-        if turn.stop == "contradicted":
-            parts.append("NOT DONE: the record contradicts the answer")
+        parts += ["NOT DONE: the record contradicts it"] if turn.stop == "contradicted" else []
         return " · ".join([*parts, "{} tokens read, {} written".format(*turn.tokens)])
 
     def work(self, request: str) -> int:

@@ -72,20 +72,17 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         pass
 
-    def _write(self, line: bytes, delay: float = 0.0, poll: bool = True) -> None:
+    def _write(self, line: bytes, poll: bool = True) -> None:
         data = line + b"\n"
         self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
         if poll:
-            self._pause(delay)
+            self._pause(0.0)
 
-    def _send(
-        self, status: int, body: str | bytes | Json, headers: Mapping[str, str] | None = None
-    ) -> None:
+    def _send(self, status: int, body: str | bytes | Json) -> None:
         kind = "application/json; charset=utf-8" if isinstance(body, dict) else "text/plain"
         data = go_json(body) if isinstance(body, dict) else body
         data = data.encode("utf-8") if isinstance(data, str) else data
-        size = {"Content-Type": kind, "Content-Length": str(len(data))}
-        self._head(status, size | dict(headers or {}))
+        self._head(status, {"Content-Type": kind, "Content-Length": str(len(data))})
         self.wfile.write(data)
 
     def _head(self, status: int, headers: Mapping[str, str]) -> None:

@@ -55,7 +55,6 @@ class Generation:
     num_ctx: int
     slot: Slot
     sent_chars: int = 0  # characters of `response` written to the client
-    cancelled: bool = False  # the client left before the end
     ended: bool = False
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ollama_engine import Engine, Generation, Json, Request, longest, now
@@ -25,11 +24,6 @@ def shell(command: str) -> str:
     return f'<tool name="run_shell">{command}</tool>'
 
 
-def python(code: str) -> str:
-    """A call that runs this Python code, without double quotes in it."""
-    return shell(f'"{sys.executable}" -c "{code}"')
-
-
 @dataclass(frozen=True)
 class Reply:
     """One scripted answer. With `status` or `body` it is a plain HTTP response."""
@@ -37,8 +31,6 @@ class Reply:
     text: str = ""  # what the model writes; with a status and no body: the text of {"error": ...}
     done_reason: str = "stop"
     chunk: int | Sequence[int] = 0  # characters per line, cycled; 0 = as the server says
-    delay_first: float = 0.0  # seconds of silence before the headers
-    delay_between: float = 0.0  # seconds after each line
     hang: float = 0.0  # seconds of silence, before the headers or ...
     hang_after: int | None = None  # ... after that many characters of text
     thinking: str = ""  # sent before the text, in the field of that name
@@ -50,7 +42,6 @@ class Reply:
     eval_count: int = 0
     status: int = 0
     body: str | bytes | Json | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def plain(self) -> bool:

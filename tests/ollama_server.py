@@ -53,7 +53,7 @@ class OllamaServer(Engine):
         self.errors: list[BaseException] = []
         self._items: Iterator[ScriptItem] = iter(())
         self._then: ScriptItem | None = None
-        self._changed = threading.Condition(threading.RLock())
+        self._lock = threading.RLock()
         self._tcp = _Server(self)
         self.port = int(self._tcp.server_address[1])
         self.url = f"http://127.0.0.1:{self.port}"
@@ -74,52 +74,33 @@ class OllamaServer(Engine):
 
     def script(self, items: Iterable[ScriptItem], then: ScriptItem | None = None) -> None:
         """Set the replies to come, in order; `then` answers whatever comes after them."""
-        with self._changed:
+        with self._lock:
             self._items, self._then = iter([*items]), then
-
-    def wait_for(
-        self, n_requests: int = 0, timeout: float = 10.0, *, cancelled: int = 0, ended: int = 0
-    ) -> None:
-        """Return when so many generations have come in, were cancelled, are over."""
-
-        def reached() -> bool:
-            over = sum(generation.ended for generation in self.generations)
-            came = len(self.generations) >= n_requests
-            return came and self.cancelled >= cancelled and over >= ended
-
-        with self._changed:
-            assert self._changed.wait_for(reached, timeout), self.generations
 
     @property
     def prompts(self) -> list[str]:
         return [generation.request.body["prompt"] for generation in self.generations]
 
-    @property
-    def cancelled(self) -> int:
-        return sum(generation.cancelled for generation in self.generations)
-
     def _start(self, request: Request) -> Generation:
-        with self._changed:
+        with self._lock:
             try:
                 started = self.admit(request)
             except ApiError as error:
                 self.refused.append((request, str(error)))
                 raise
             self.generations.append(started)
-            self._changed.notify_all()
             return started
 
-    def _end(self, generation: Generation, text: str, cancelled: bool = False) -> None:
+    def _end(self, generation: Generation, text: str) -> None:
         """Book the generation; before its last bytes go out, so that a client's next sees it."""
-        with self._changed:
-            if generation.slot.end and not generation.ended:
+        with self._lock:
+            if not generation.ended:
                 generation.slot.text += text[: generation.sent_chars]
-            generation.ended, generation.cancelled = True, cancelled
-            self._changed.notify_all()
+            generation.ended = True
 
     def _next(self, generation: Generation) -> Reply:
         """The next scripted reply, its text as the server would let it through."""
-        with self._changed:
+        with self._lock:
             item = next(self._items, self._then)
         request = generation.request
         made = item(request.body["prompt"], request) if callable(item) else item
@@ -144,7 +125,7 @@ class _Handler(Handler):
         owner.requests.append(request)
         try:
             if fault := owner.faults.get(self.path):
-                self._pause(fault.delay_first + fault.hang)
+                self._pause(fault.hang)
                 self._plain(fault)
             elif self.path == "/api/generate":
                 self._generate(request)
@@ -160,27 +141,26 @@ class _Handler(Handler):
     def _generate(self, request: Request) -> None:
         owner = self.server.owner
         generation = owner._start(request)
-        reply, gone = Reply(), False
+        reply = Reply()
         try:
             reply = owner._next(generation)
             self._play(generation, reply)
         except OSError:
-            gone = not self.server.closing
             raise
         except BaseException as error:
             owner.errors.append(error)
             raise ApiError(500, f"the script failed: {error!r}") from error
         finally:
-            owner._end(generation, reply.text, gone)
+            owner._end(generation, reply.text)
 
     def _play(self, generation: Generation, reply: Reply) -> None:
-        self._pause(reply.delay_first + (reply.hang if reply.hang_after is None else 0.0))
+        self._pause(reply.hang if reply.hang_after is None else 0.0)
         owner = self.server.owner
         final = last_line(reply, generation)
         if reply.plain:
             owner._end(generation, "")
             return self._plain(reply)
-        self._start(reply)
+        self._begin()
         if self._text(generation, reply):
             owner._end(generation, reply.text)
             self._finish(reply, final)
@@ -189,7 +169,7 @@ class _Handler(Handler):
         """Stream thinking and text; False when the reply drops the connection."""
         line, sizes = blank(generation.request), reply.chunk or self.server.owner.chunk
         for piece in pieces(reply.thinking, sizes, ()):
-            self._write(go_json(line | {"thinking": piece}), reply.delay_between)
+            self._write(go_json(line | {"thinking": piece}))
         hang_at, drop_at = (
             None if mark is None else min(mark, len(reply.text))
             for mark in (reply.hang_after, reply.drop_after)
@@ -201,7 +181,7 @@ class _Handler(Handler):
                 self._drop(reply.drop)
                 return False
             if piece:
-                self._write(go_json(line | {"response": piece}), reply.delay_between)
+                self._write(go_json(line | {"response": piece}))
                 generation.sent_chars += len(piece)
         return True
 
@@ -214,10 +194,9 @@ class _Handler(Handler):
             self._write(go_json(final), poll=False)
         self.wfile.write(b"0\r\n\r\n")
 
-    def _start(self, reply: Reply) -> None:
-        kind = {"Content-Type": "application/x-ndjson", "Transfer-Encoding": "chunked"}
-        self._head(200, kind | dict(reply.headers))
+    def _begin(self) -> None:
+        self._head(200, {"Content-Type": "application/x-ndjson", "Transfer-Encoding": "chunked"})
 
     def _plain(self, reply: Reply) -> None:
         body = reply.body if reply.body is not None else {"error": reply.text}
-        self._send(reply.status or 200, body, reply.headers)
+        self._send(reply.status or 200, body)

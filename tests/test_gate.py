@@ -25,7 +25,7 @@ MODES: dict[str, tuple[list[str], str, bool, str, int | None]] = {  # ..., happe
     "auto": (["--approval", "auto", "Do it."], "", True, "", 0),
     "yes": ([], "Do it.\ny\n", True, "", 0),
     "always": ([], "Do it.\nAlways\n", True, "", 0),
-    "no": ([], "Do it.\nn\n", False, "the user says no", 3),
+    "no": ([], "Do it.\nn\n", False, ": n", 3),
     "nothing": ([], "Do it.\n\n", False, "the user says no", 3),
     "a reason": ([], "Do it.\nyes, but in z.py\n", False, "yes, but in z.py", 3),
     "end of input": ([], "Do it.\n", False, "the user says no", 3),
@@ -57,8 +57,12 @@ def test_a_risky_call_happens_only_where_mode_and_human_let_it(
     assert code in (None, done.code), done.err
 
 
-@pytest.mark.xfail(strict=True, reason="the denied call counts as a failure of the request")
-@pytest.mark.parametrize("tool", ["write_file", "patch_file"])
+FAILED = pytest.mark.xfail(
+    strict=True, reason="the denied patch counts as a failure of the request"
+)
+
+
+@pytest.mark.parametrize("tool", ["write_file", pytest.param("patch_file", marks=FAILED)])
 def test_a_plan_is_an_answer_though_a_change_was_denied_on_the_way(agent: Agent, tool: str) -> None:
     done = agent([RISKY[tool]], "--plan", "Do it.")
     assert (done.code, done.out) == (0, "done\n")

@@ -121,7 +121,7 @@ ROWS = {
     "an unknown tool": is_wrong('<tool name="launch">x</tool>', "launch.*read_file"),
     "a missing argument": is_wrong(
         '<tool name="patch_file"><path>calc.py</path></tool>', "patch_file.*old_text is missing"),
-    "an empty command": is_wrong('<tool name="run_shell"></tool>', "command is empty"),
+    "an empty command": is_wrong('<tool name="run_shell"></tool>', "command is missing"),
     # Answers.
     "an answer": is_text("<final>It adds.</final>", "It adds."),
     "an answer whose end the server took off": is_text("<final>It adds.", "It adds."),
@@ -136,21 +136,20 @@ ROWS = {
     "thinking without an end": is_wrong(f"<think>calc.py\n{BLOCK}"),
     "a block without an end": is_wrong(f"calc.py\n```python\n{NEW}", "no end"),
     "a listing that was cut": is_wrong(f"calc.py\n```python\n{NEW}", "no end", cut=True),
+    "a sentence that was cut": is_wrong("It adds.\nAnd it su", cut=True),
+    "a call that was cut below a sentence": is_wrong('I look.\n<tool name="read_file">ca', cut=True),
     "a command that was cut": is_wrong('<tool name="run_shell">rm -rf build', cut=True),
     "a patch that was cut": is_wrong(
         '<tool name="patch_file"><path>calc.py</path><old_text>a</old_text><new_text>bc',
-        "new_text is missing", cut=True),
+        cut=True),
     "a command that was cut after a listing": is_call(
         f'calc.py\n{BLOCK}\n<tool name="run_shell">rm -rf bu', write(), cut=True),
 }  # fmt: skip
 BUGS = {
+    "a sentence that was cut": "the half of it is the answer",
+    "a call that was cut below a sentence": "the sentence is the answer",
     "a README with two possible ends": "it is cut at the first of them",
-    "a file that holds a call in its first line": "the call is run",
     "a file that holds an end of thinking": "everything up to it is taken for thinking",
-    "thinking without an end": "the listing is written",
-    "a README": "a reply cut within the inner fence ends the outer block",
-    "thinking": "a call in thinking without an end is run",
-    "<think>": "quadratic time",
 }
 
 

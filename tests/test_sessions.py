@@ -111,7 +111,6 @@ DAMAGED = {
     "a content that is no text": event(content=["a"]),
     "no content": event(content=None),
     "arguments that are none": event(args=["path"]),
-    "a name that is no text": event(name=5),
     "a file that is no text": event(file=5),
     "an event that is a text": session(history=["hello"]),
     "a history that is none": session(history={"a": 1}),
@@ -132,11 +131,8 @@ def test_a_damaged_session_is_named_in_one_sentence_and_stays_as_it_is(
     assert agent([], "hello?").code == 0 and path.read_bytes() == before
 
 
-PIPE = pytest.mark.xfail(strict=True, reason="opening a pipe waits for ever")
-
-
 @posix
-@pytest.mark.parametrize("kind", [pytest.param("pipe", marks=PIPE), "folder"])
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
 def test_a_session_that_is_no_file_keeps_nobody_waiting(run: Run, repo: Path, kind: str) -> None:
     path = plant(repo, session())
     path.unlink()
@@ -145,7 +141,6 @@ def test_a_session_that_is_no_file_keeps_nobody_waiting(run: Run, repo: Path, ki
     assert done.code == 2 and str(path) in done.err and "Traceback" not in done.err
 
 
-@pytest.mark.xfail(strict=True, reason="the session is saved through the link")
 @posix
 @pytest.mark.parametrize("link", [".mini-coding-agent", ".mini-coding-agent/sessions"])
 def test_nothing_is_written_where_a_link_of_the_state_folder_leads(
@@ -231,14 +226,14 @@ def test_undo_puts_files_back_removes_new_ones_and_takes_the_conversation_back(
         return DONE
 
     stdin = "turn it in calc.py and new.txt\nadd more in calc.py and new.txt\ntell me one?\n"
-    stdin += "/undo\n/undo\ntell me two?\n/undo\n/undo\ntell me three?\n/diff\n"
+    stdin += "/undo\n/undo\ntell me two?\n/undo\n/undo\ntell me three?\n"
     done = agent([*replies, *[state] * 6], *AUTO, stdin=stdin)
     assert states == {
         "tell me one": (NEW + "\n# more\ny\n", ["turn it", "add more", "tell me one"]),
         "tell me two": (NEW + "x\n", ["turn it", "tell me two"]),
         "tell me three": (CALC + "-", ["tell me three"]),
     }
-    assert "Nothing was changed" in done.err and done.code == 0
+    assert done.code == 0
 
 
 def test_undo_leaves_alone_what_the_human_changed_since(
@@ -262,7 +257,7 @@ def test_a_planted_session_with_undo_records_changes_nothing(agent: Agent, repo:
     records = [{"path": "calc.py", "before": "x", "old": "x", "new": CALC}, [0, {"calc.py": "x"}]]
     history = [e | {"undo": records, "file": "calc.py", "changed": [1, 1]} for e in HISTORY]
     plant(repo, session(history=history, undo=records))
-    done = agent([], *AUTO, "--resume", "old", stdin="/undo\n/diff\n/undo\n")
+    done = agent([], *AUTO, "--resume", "old", stdin="/undo\n/undo\n")
     assert {name: (repo / name).read_text() for name in FILES} == FILES
     assert done.code == 0 and done.err.count("nothing to undo") == 2
 

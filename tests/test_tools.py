@@ -31,7 +31,7 @@ def test_a_file_is_shown_as_it_is_below_its_path_in_a_block(repo, make, text):
 
 
 @pytest.mark.parametrize("lines, width", [
-    (1000, 10), (401, 10), pytest.param(1000, 70, marks=bug("the middle of each part is lost")),
+    (1000, 10), (401, 10), (1000, 70),
 ])  # fmt: skip
 def test_a_long_file_is_shown_whole_by_doing_what_is_said_below_it(repo, make, lines, width):
     text = "".join(f"{n} {'x' * width}\n" for n in range(lines))
@@ -70,12 +70,12 @@ def test_a_search_that_finds_nothing_or_too_much_says_so(repo, make):
 
 @posix
 @pytest.mark.parametrize("pattern", [
-    "(a+)+$", "(a|a)*$", "(a*)*b", "(a|aa)+$", r"(\w+\s?)*$", "(a{1,9}){1,9}$",
-    pytest.param("((a+))+$", marks=bug("a group in a group hides the repetition")),
-    pytest.param("a*a*a*a*a*a*a*a*b", marks=bug("repetitions side by side")),
+    "(a+)+$", "(a|a)*$", "(a*)*b", "(a|aa)+$", r"(\w+\s?)*$", "(a{1,9}){1,9}$", "((a+))+$",
+    "a*a*a*a*a*a*a*a*b", "a*a*a*a*b", pytest.param("a*a*a*b", marks=bug("it takes n^4 steps")),
+    pytest.param(r"\w+\s*=\s*b", marks=bug("n^2 steps, and minified code has long lines")),
 ])  # fmt: skip
 def test_a_pattern_that_would_run_for_ever_ends(repo, make, pattern):
-    write_files(repo, {"a.txt": "a" * 120 + "!\n"})
+    write_files(repo, {"a.txt": "a" * 60_000 + "!\n"})
     with within(0.5):
         use(make(), "search", pattern)
 
@@ -103,7 +103,7 @@ def test_a_change_answers_with_its_proof(repo, make):
     (["write_file", "patch_file"], b"\xef\xbb\xbfone\ntwo\n", b"\xef\xbb\xbfone\n2\n"),
     (["write_file", "patch_file"], "é\u2028ö\n\ttwo \nx\n".encode(), "é\u2028ö\n\t2 \nx\n".encode()),
     (["patch_file"], b"two\n\n\n", b"2\n\n\n"), (["patch_file"], b"two", b"2"),
-    pytest.param(["patch_file"], b"a\r\nb\ntwo\n", b"a\r\nb\n2\n", marks=bug("all becomes CRLF")),
+    (["patch_file"], b"a\r\nb\ntwo\n", b"a\r\nb\n2\n"),
 ])  # fmt: skip
 def test_every_byte_that_a_change_was_not_about_is_kept(repo, make, names, before, after):
     text = after.decode("utf-8-sig").replace("\r\n", "\n")
@@ -223,7 +223,7 @@ def test_a_path_out_of_bounds_is_refused_by_every_tool(git_repo, tmp_path, make,
 @posix
 @pytest.mark.parametrize("name, values", [
     ("read_file", ()), ("patch_file", ("x", "y")), ("search", ()), ("list_files", ()),
-    pytest.param("write_file", ("x\n",), marks=bug("the FIFO is opened and waited for")),
+    ("write_file", ("x\n",)),
 ])  # fmt: skip
 def test_a_fifo_is_not_waited_for(repo, make, name, values):
     os.mkfifo(repo / "pipe.txt")
@@ -236,8 +236,8 @@ def test_a_fifo_is_not_waited_for(repo, make, name, values):
     ("launch", {}, "no tool launch.*read_file"),
     ("run_shell", {}, "invalid arguments for run_shell: command is missing"),
     ("run_shell", {"command": "ls", "sudo": "yes"}, "sudo is unknown"),
-    ("write_file", {"path": "a.txt"}, "content is missing"), ("search", {"pattern": ""}, "is empty"),
-    pytest.param("run_shell", {"command": "ls", "timeout": "soon"}, "timeout", marks=bug("it is run")),
+    ("write_file", {"path": "a.txt"}, "content is missing"), ("search", {"pattern": ""}, "is missing"),
+    ("run_shell", {"command": "ls", "timeout": "soon"}, "timeout"),
 ])  # fmt: skip
 def test_wrong_arguments_are_named_and_nothing_is_asked(make, name, args, words):
     asked = []

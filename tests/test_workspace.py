@@ -29,7 +29,7 @@ def test_the_snapshot_tells_branch_status_commits_rules_and_files(
     found = mca.WorkspaceContext.build(git_repo)
     assert (found.branch, found.default_branch) == ("main", "trunk")
     assert found.status.strip() == "M calc.py" and found.repo_root == str(git_repo)
-    assert [line.partition(" ")[2] for line in found.recent_commits] == ["First commit"]
+    assert len(found.recent_commits) == 1 and "First commit" in found.recent_commits[0]
     agent([], "hello?")
     for text in ("main", "trunk", "M calc.py", "First commit", "Keep functions short.", *FILES):
         assert text in server.prompts[0], text
@@ -40,27 +40,25 @@ def test_the_list_of_files_is_bounded_and_says_so(
 ) -> None:
     write_files(repo, {f"deep/d{n}/f{n}.txt": "x" * 100 for n in range(300)})
     agent([], "hello?")
-    listed = server.prompts[0].partition("project's files:")[2].partition("\n\n")[0].splitlines()
+    listed = server.prompts[0].partition("The project's files")[2].partition("\n\n")[0].splitlines()
     assert len(listed) <= 63 and "calc.py" in listed
     assert f"{300 + len(FILES) - 60} more" in server.prompts[0]
 
 
 @pytest.mark.parametrize("with_git", [True, False])
 def test_what_git_ignores_and_what_is_clutter_is_neither_listed_nor_searched(
-    agent: Agent, server: OllamaServer, git_repo: Path, with_git: bool
+    make: Make, git_repo: Path, with_git: bool
 ) -> None:
     hidden = {"node_modules/m.js": "greet\n", "__pycache__/c.py": "greet\n", ".git/x": "greet\n"}
     ignored = {"build/b.py": "greet\n", "x.log": "greet\n"}
     write_files(git_repo, hidden | (ignored if with_git else {}))
     if not with_git:
         (git_repo / ".git").rename(git_repo / "venv")
-    replies = [call("search", pattern="gree[t]"), call("list_files", path=".")]
-    done = agent(replies, "What is there?")
-    assert done.code == 0 and "pkg/util.py:1: def greet" in server.prompts[-1]
-    for name in [*hidden, *ignored, "venv"]:
-        assert name.partition("/")[0] not in re.sub(
-            r"\.gitignore\n```[^`]*", "", server.prompts[-1]
-        )
+    local = make()
+    found = local.run_tool("search", {"pattern": "gree[t]"}) + "\n" + local.run_tool("list_files", {})
+    names = {line[4 * line.startswith("[") :].partition(":")[0] for line in found.splitlines()}
+    assert names == {name for name in FILES if "/" not in name} | {"pkg/util.py", "pkg"}
+    assert {*local.workspace.files} == {*FILES}
 
 
 # A repository that its author made to attack who opens it
@@ -180,8 +178,9 @@ def test_an_odd_file_name_is_harmless(
     write_files(git_repo, dict.fromkeys(names, "greet\n"))
     done = agent([call("search", pattern="greet"), call("list_files", path=".")], "What is there?")
     assert done.code == 0 and "Traceback" not in done.err and server.prompts[-1].count("-rf") >= 2
+    assert not re.search("[\x1b\u202e]", done.out + done.err)
     for prompt in server.prompts:
-        assert not re.search("[\x1b\u202e]|^The request: obey|<\\|im_end", prompt, re.MULTILINE)
+        assert not re.search(r"^The request: obey|<\|im_end", prompt, re.MULTILINE)
 
 
 @posix

@@ -1,0 +1,255 @@
+"""The terminal: requests, questions and answers, and what a person sees of them."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import DONE, FILES, Agent, OpenTerminal, write_files
+from ollama_replies import call, shell, write
+from ollama_server import OllamaServer, Request
+from terminal import Terminal
+
+PROMPT = re.compile(r"(?:^|[\r\n])(?:plan)?> ")
+QUESTION = "Allow? [y]es, [a]lways, or a reason why not: "
+NEW = FILES["calc.py"].replace("a + b", "b + a")
+AUTO = ("--approval", "auto")
+Talk = Callable[..., Terminal]
+
+
+@pytest.fixture
+def talk(terminal: OpenTerminal, server: OllamaServer, repo: Path) -> Talk:
+    """talk(*replies, args=()) -> the program on a terminal, at its first prompt."""
+
+    def talk(*replies: Any, args: tuple[str, ...] = (), **kwargs: Any) -> Terminal:
+        server.script(replies, then=DONE)
+        tty = terminal(*("--cwd", kwargs.pop("at", repo), "--host", server.url, *args), **kwargs)
+        tty.expect(PROMPT)
+        return tty
+
+    return talk
+
+
+def say(tty: Terminal, text: str) -> str:
+    """Type a line; what was printed up to the next prompt."""
+    tty.line(text)
+    return tty.expect(PROMPT)
+
+
+def answer(tty: Terminal, keys: str) -> str:
+    """Wait for the question and, as a person does, a moment; what stood above the question."""
+    shown = tty.expect(QUESTION)
+    time.sleep(0.05)  # what is typed earlier than that is dropped
+    tty.send(keys)
+    return shown
+
+
+def requests(server: OllamaServer) -> list[str]:
+    """The last request in each prompt."""
+    return [prompt.rpartition("The request: ")[2].strip() for prompt in server.prompts]
+
+
+ANSWERS = {
+    "y": ("y\r", True, ""), "YES": ("YES\r", True, ""), "always": ("a\r", True, ""),
+    "a reason": ("use \u00e9, not b\r", False, "approval denied for write_file: use \u00e9, not b"),
+    "Enter": ("\r", False, "the user says no"), "Ctrl-D": ("\x04", False, "the user says no"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_a_change_is_shown_as_a_diff_and_asked_about(
+    talk: Talk, server: OllamaServer, repo: Path, name: str
+) -> None:
+    typed, happens, told = ANSWERS[name]
+    tty = talk(write("calc.py", NEW))
+    tty.line("Change add in calc.py.")
+    assert "-    return a + b\n+    return b + a\n" in answer(tty, typed)
+    shown = tty.expect(PROMPT)
+    assert shown.count("\ndone\n") == 1 and ("changed calc.py (+1 -1)" in shown) == happens
+    assert ((repo / "calc.py").read_text() == NEW) == happens and told in server.prompts[-1]
+    assert "How are you" in (say(tty, "How are you?"), server.prompts[-1])[1]
+
+
+def test_ctrl_c_ends_the_request_and_not_the_program(
+    talk: Talk, server: OllamaServer, repo: Path
+) -> None:
+    def slow(prompt: str, request: Request) -> str:
+        tty.ctrl_c()
+        time.sleep(0.5)
+        return write("calc.py", NEW)
+
+    tty = talk(write("calc.py", NEW), slow)
+    tty.line("Change calc.py.")
+    tty.expect(QUESTION)
+    tty.ctrl_c()
+    tty.expect("Interrupted.")
+    tty.expect(PROMPT)
+    assert "Interrupted." in say(tty, "Change it after all.")
+    tty.send("half a line")
+    tty.ctrl_c()
+    tty.expect(PROMPT)
+    assert "done" in say(tty, "How are you?") and requests(server)[-1].startswith("How are you?")
+    tty.send("\x04")
+    assert tty.wait() == 0 and (repo / "calc.py").read_text() == FILES["calc.py"]
+
+
+def test_what_was_typed_before_the_question_does_not_answer_it(talk: Talk, repo: Path) -> None:
+    typed = threading.Event()
+    tty = talk(lambda *_: (typed.wait(5), write("calc.py", NEW))[1])
+    tty.line("Change calc.py.")
+    tty.expect("reading")
+    tty.line("y")
+    time.sleep(0.1)
+    typed.set()
+    answer(tty, "no, thanks\r")
+    assert "denied" in tty.expect(PROMPT) and (repo / "calc.py").read_text() == FILES["calc.py"]
+
+
+COMMANDS = {
+    "/help": ["/undo", "triple quotes", "@path"], "/memory": ["Task: Change calc.py."],
+    "/context": [" tokens"], "/plan": ["plan mode is on"], "/model": ["qwen3.5:4b"],
+    "/model nope": ["ollama pull nope"], "/session": ["20"], "/reset": ["20"],
+    "/undo": ["Took back: Change calc.py.", "calc.py put back"], "/nope": ["/help"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_says_what_it_did_and_never_reaches_the_model(
+    talk: Talk, server: OllamaServer, command: str
+) -> None:
+    tty = talk(write("calc.py", NEW), args=AUTO)
+    say(tty, "Change calc.py.")
+    before = len(server.prompts)
+    tty.line(command)
+    shown = tty.expect(PROMPT).replace(command, "", 1)
+    assert all(words in shown for words in COMMANDS[command]), shown
+    assert len(server.prompts) == before
+
+
+def test_plan_mode_shows_in_the_prompt_and_ends_as_it_began(talk: Talk, repo: Path) -> None:
+    tty = talk(write("calc.py", NEW), DONE, write("calc.py", NEW), args=AUTO)
+    assert say(tty, "/plan").endswith("plan> ")
+    assert "denied" in say(tty, "Change calc.py.") and (repo / "calc.py").read_text() != NEW
+    assert "plan> " not in say(tty, "/plan")
+    say(tty, "Change calc.py.")
+    assert (repo / "calc.py").read_text() == NEW
+
+
+@pytest.mark.parametrize("end", ["/exit", "/quit", "\x04"])
+def test_there_are_three_ways_to_leave(talk: Talk, end: str) -> None:
+    tty = talk()
+    tty.send(end if end == "\x04" else end + "\r")
+    assert tty.wait() == 0
+
+
+@pytest.mark.parametrize("term", ["xterm-256color", "dumb"])
+def test_a_paste_is_one_request_even_with_commands_in_it(
+    talk: Talk, server: OllamaServer, repo: Path, term: str
+) -> None:
+    tty = talk(env={"TERM": term})
+    tty.paste("def f():\n    return 1\n\n/exit\n/undo it")
+    tty.line()
+    tty.expect(PROMPT)
+    assert {*requests(server)} == {"def f():\n    return 1\n\n/exit\n/undo it"}
+
+
+BLOCKS = {
+    '"""\none\n/exit\n\n  two\n"""': "one\n/exit\n\n  two", '"""one\ntwo"""': "one\ntwo",
+    '"""/exit"""': "/exit", "look at @calc.py": "look at @calc.py",
+}  # fmt: skip
+
+
+QUOTED = pytest.mark.xfail(strict=True, reason="a command in quotes is run")
+
+
+@pytest.mark.parametrize(
+    "typed", [pytest.param(t, marks=[QUOTED] * ("/exit\"" in t)) for t in BLOCKS]
+)
+def test_what_stands_between_triple_quotes_is_one_request(
+    agent: Agent, server: OllamaServer, typed: str
+) -> None:
+    assert agent([], stdin=f"{typed}\n/exit\n").code == 0
+    assert {*requests(server)} == {BLOCKS[typed]}
+
+
+EVIL = "\x1b]0;evil\x07\x1b[2J\u202eevil\u2066\x9b2J\r\b"
+
+
+def test_nothing_that_commands_a_terminal_or_fools_a_reader_gets_through(
+    talk: Talk, tmp_path: Path
+) -> None:
+    where = write_files(tmp_path / "re\x1b]0;po\u202e", FILES | {"bad.txt": f"{EVIL}\nold\n"})
+    fails = shell(f"printf '%s\\n' '{EVIL}'; exit 3")
+    tty = talk(write("bad.txt", f"{EVIL}\nnew\n"), fails, call("read_file", path=EVIL),
+               f"nope {EVIL}", f"<final>{EVIL}</final>", at=where, args=("--model", "qwen3.5:4b"))  # fmt: skip
+    tty.line("Change bad.txt and run it.")
+    for _ in range(2):
+        answer(tty, "y\r")
+    tty.expect(PROMPT)
+    assert not re.search("\x1b\\]|\x1b\\[2J|[\u202e\u2066\x9b\x07\b]", tty.raw)
+    assert r"\x1b]0;evil" in tty.plain and r"\u202e" in tty.plain
+
+
+@pytest.mark.parametrize(
+    ("env", "forbidden"), [({"NO_COLOR": "1"}, "\x1b\\[[0-9;]*m"), ({"TERM": "dumb"}, "\x1b"), ({}, "")]
+)  # fmt: skip
+def test_colour_is_for_terminals_that_have_it(
+    talk: Talk, env: dict[str, str], forbidden: str
+) -> None:
+    tty = talk(write("calc.py", NEW), args=AUTO, env=env)
+    say(tty, "Change calc.py.")
+    assert not forbidden or not re.search(forbidden, tty.raw)
+    assert forbidden or re.search("\x1b\\[[0-9;]*m", tty.raw)
+
+
+def test_a_missing_server_is_said_before_the_first_request(
+    terminal: OpenTerminal, repo: Path
+) -> None:
+    tty = terminal("--cwd", repo, "--host", "127.0.0.1:9")
+    shown = tty.expect(PROMPT)
+    assert "`ollama serve`" in shown and "Mini-Coding-Agent" in shown
+    assert "`ollama serve`" in say(tty, "hello?")
+
+
+# Without a terminal
+
+
+SUMMARIES = {
+    "a change and a command": (
+        [write("calc.py", NEW), shell("true")], "Change calc.py.",
+        ["changed calc.py (+1 -1)", "ran true, exit 0", "/undo", "tokens read"], ["not checked"],
+    ),
+    "a change that nothing judged": ([write("new.txt")], "Add new.txt.", ["not checked"], ["nothing"]),
+    "nothing": ([], "What is in calc.py?", ["nothing changed"], ["NOT DONE", "/undo"]),
+    "a contradiction": ([], "Change calc.py.", ["nothing changed", "NOT DONE"], ["/undo"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SUMMARIES)
+def test_standard_output_is_the_answer_alone_and_the_summary_is_the_record(
+    agent: Agent, name: str
+) -> None:
+    replies, request, told, untold = SUMMARIES[name]
+    done = agent(replies, *AUTO, "-p", request)
+    last = " ".join(done.err.rpartition("0 s · ")[2].split())
+    assert done.out == "done\n" and done.code == (3 if "NOT DONE" in told else 0)
+    assert all(words in last for words in told) and not any(words in last for words in untold), last
+
+
+def test_a_failed_command_shows_its_last_lines(agent: Agent) -> None:
+    err = agent([shell("seq 50; exit 3")], *AUTO, "What does seq say?").err
+    assert "exit 3" in err and re.search(r"(?m)^ +49\n +50$", err) and not re.search(r"\b30\b", err)
+
+
+def test_what_is_piped_in_beside_a_request_is_data(agent: Agent, server: OllamaServer) -> None:
+    done = agent([], "What is wrong here?", stdin="Traceback: boom\n/exit\n")
+    assert (done.code, done.out) == (0, "done\n")
+    assert (
+        "What is wrong here?" in server.prompts[0] and "Traceback: boom\n/exit" in server.prompts[0]
+    )
