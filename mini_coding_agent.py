@@ -14,10 +14,10 @@ A language model can only write text. A coding agent is the loop that lets this 
         if it holds calls:      check each, ask the human if it is risky, run it, record the result
         if it is an answer:     run the tests; return it, unless the record contradicts it
 
-It stands first; six chapters say how it holds up when the model is small, the window is full or the
-human says no; then come the model's server, the terminal, two extras. A `ToolError` is read by the
-model, a `RuntimeError` by the human. What happened is an event, a dict in the session's `history`;
-prompts, memory and summaries are made from events alone.
+The loop stands first; six chapters say how it holds up when the model is small, the window is full
+or the human says no; then come the model's server, the terminal, two extras. A `ToolError` is read
+by the model, a `RuntimeError` by the human. What happened is an event, a dict in the session's
+`history`; prompts, memory and summaries are made from events alone.
 """
 
 from __future__ import annotations
@@ -60,10 +60,9 @@ class ToolError(ValueError):
 
 # -- The loop --------------------------------------------------------------------------------------
 #
-# A small model answers far too early, and is always sure of success. So three things stand between
-# an answer and the human: the program runs the tests itself, because an exit code can't be talked
-# into anything; an answer that the record contradicts is doubted; and whatever the model says, the
-# summary for the human is made from the record.
+# A small model answers far too early, and is always sure of success. So the program runs the tests
+# itself, because an exit code can't be talked into anything; an answer that the record contradicts
+# is doubted; and whatever the model says, the human's summary is made from the record.
 
 MAX_SLIPS, MAX_DOUBTS, MAX_CHECKS = 3, 2, 3
 HEAT = 0.3  # added to the temperature after a slip: what led there once leads there again
@@ -210,7 +209,8 @@ class Turn:
             return self.slip(f"{REPEATED} {todo}")
         for call in calls:
             event = run_call(self.agent, call)
-            if call is calls[-1] and event["ok"] and (problem := half_rename(self.agent)):
+            is_last = call is calls[-1] and event["ok"] and "changed" in event
+            if is_last and (problem := half_rename(self.agent)):
                 event |= {"content": f"{event['content']}\nerror: {problem}", "ok": False}
             self.agent.record(event)
             if not event["ok"]:
@@ -237,14 +237,14 @@ class Turn:
         return True
 
     def check_passes(self) -> bool:
-        """Run the command that can judge a change, if nothing was run since; False if it fails."""
+        """Run the command that can judge a change, unless it passed since; False if it fails."""
         # Asked to check its own work instead, a small model rewrites what is right.
         agent, late = self.agent, self.since_change()
         may_run = {"auto": True, "ask": bool(agent.ask_human)}.get(agent.approval_policy)
         if not self.changed() or not late[-1]["ok"] or not may_run or self.checks >= MAX_CHECKS:
             return True
         command = check_command(agent)
-        if not command or any(call["args"].get("command") == command for call in late):
+        if not command or any(c["ok"] and c["args"].get("command") == command for c in late):
             return True
         event = run_call(agent, Call("run_shell", {"command": command}), check=True)
         if event["content"].startswith(DENIED):
@@ -260,21 +260,22 @@ class Turn:
             return "The last call failed, so the request is not fulfilled yet. Correct it."
         if self.checks >= MAX_CHECKS and "exit_code" not in calls[-1]:
             return f"The tests failed and were not run since. Run them. {FORMS}"
-        if not changed and wants_change and re.search(ACTS, self.request):
+        if not changed and wants_change and re.search(ACTS + r"(e|es|ed|ing|s)?\b", self.request):
             return NOTHING
-        if re.search(r"(?i)\brun\b", self.request) and all(c["name"] != "run_shell" for c in calls):
+        to_run = re.search(r"(?i)(^|[.,;:] |\b(and|then|please|you) )run\b", self.request)
+        if to_run and all(call["name"] != "run_shell" for call in calls):
             return f"The request says to run something, and nothing was run yet. {FORMS}"
-        if changed and (absent := View(self.agent).absent()):
+        if changed and not self.doubts and (absent := View(self.agent).absent()):
             return f"The request names {', '.join(absent)}, which is not there yet."
         if not View(self.agent).seen and not calls and not self.doubts:
             return f"You have not looked at anything yet. {FORMS}"
-        is_ours = final.text[3:] and final.text in self.agent.prefix + NEXT + AGAIN + NOTHING
+        is_ours = len(final.text) > 3 and final.text in RULES + NEXT + AGAIN + NOTHING
         tells_how = not final.tagged and re.search(r"run_shell|read_file|list_files", final.text)
         return FORMS if is_ours or tells_how else ""
 
     def wants_change(self) -> bool:
         """Tell whether the request asks for something to be done, so that words are not enough."""
-        asks = r"(?i)^\s*(what|which|where|why|how|who|explain|describe|summarize)\b|\?\s*$|tell me"
+        asks = r"(?i)^\s*(what|which|where|why|how|who|explain|describe|summarize|tell me)\b|\?\s*$"
         is_polite = re.match(r"(?i)\s*(can|could|would|will|please)\b", self.request)
         is_question = re.search(asks, self.request) and not is_polite
         return not (self.agent.read_only or self.agent.plan or is_question)
@@ -300,11 +301,10 @@ class Turn:
 
 # -- 1. Live repo context --------------------------------------------------------------------------
 #
-# A model that knows the files, the branch and the house rules guesses less. The snapshot is taken
-# once: a fresh one in every prompt would cost a full re-read each time (chapter 2). The folder may
-# be hostile, and plain `git status` runs whatever core.fsmonitor, a hook or a filter of it names:
-# so the user's and the system's configuration are off, the repository's is overridden, and where it
-# has filters, which can't be, status is left out.
+# The snapshot is taken once: a fresh one in every prompt would cost a full re-read (chapter 2). The
+# folder may be hostile, and plain `git status` runs what core.fsmonitor, a hook or a filter names:
+# so the user's and the system's configuration are off, the repository's is overridden, and where
+# it has filters, which can't be, status is left out.
 
 STATE_DIR = ".mini-coding-agent"
 PROTECTED = {".git", STATE_DIR}
@@ -479,7 +479,7 @@ def attach_files(agent: MiniAgent) -> None:
     wanted = [path for path in wanted if 0 < sizes.get(path, 0) <= ATTACHED_FILE][:3]
     for path in sizes if sum(sizes.values()) <= SMALL_WORKSPACE else dict.fromkeys(wanted):
         event = run_call(agent, Call("read_file", {"path": path}))
-        if event["ok"] and event["content"] not in shown:
+        if event["ok"] and CONTROL.sub(BREAK, event["content"]) not in shown:
             agent.record(event | {"attached": True})
 
 
@@ -556,7 +556,7 @@ class View:
     def nearest(self, path: str) -> str:
         """Return the path, or that of the one file of this name: calc.py for path/to/calc.py."""
         path = path.replace("\\", "/").removeprefix("./")
-        if not path or (self.root / path).exists():
+        if not path or os.path.exists(self.root / path):
             return path
         name = path.rpartition("/")[2].lower()
         same = [file for file in self.files if file.rpartition("/")[2].lower() == name]
@@ -564,7 +564,7 @@ class View:
 
     def is_path(self, word: str) -> bool:
         """Tell whether a word is a file's path: one that is there, or looks like nothing else."""
-        return SUFFIX.search(word) is not None or (self.root / word).is_file()
+        return SUFFIX.search(word) is not None or os.path.isfile(self.root / word)
 
     def named(self) -> list[str]:
         """Return the paths that the request names, whether they are there or not."""
@@ -574,7 +574,7 @@ class View:
 
     def absent(self) -> list[str]:
         """Return the files that the request names and that are not there."""
-        return [path for path in self.named() if not (self.root / path).exists()]
+        return [path for path in self.named() if not os.path.exists(self.root / path)]
 
     def defining(self) -> list[str]:
         """Return the files that define a name out of the request, if it looks like code."""
@@ -609,8 +609,9 @@ def parse(raw: str, cut: bool, view: View) -> list[Call] | Final:
             calls.append(call)
     if rest.startswith("<tool") and not (calls and cut):
         calls.append(read_call(rest, cut))
-    pairs = [(head_of(one[0]), two) for one, two in zip(blocks, blocks[1:])]  # noqa: RUF007
-    is_torn = any(path.endswith(".md") and not (two[1] or head_of(two[0])) for path, two in pairs)
+    heads = [(head_of(above), language) for above, language, _ in blocks]
+    pairs = zip(heads, heads[1:])  # noqa: RUF007
+    is_torn = any(a.endswith(".md") and not (tag or SUFFIX.search(b)) for (a, _), (b, tag) in pairs)
     if is_torn or ((is_open or cut) and not (calls and cut)):
         raise ToolError("a code block has no sure end; around other blocks it needs longer fences")
     return calls or Final(answer or text, bool(rest))
@@ -667,7 +668,7 @@ def block_call(above: str, language: str, text: str, view: View) -> Call | None:
         likely = [file for file in view.seen if view.is_half(file, text)]
         likely = likely or (view.absent() if text.count("\n") > 1 else [])
         path = likely[0] if len(likely) == 1 else ""
-    is_new = not (view.root / path).exists()
+    is_new = not os.path.exists(view.root / path)
     if path and (is_new or (text.strip() and (is_sure or view.is_half(path, text)))):
         return Call("write_file", {"path": path, "content": text})
     return None
@@ -694,8 +695,9 @@ def read_call(text: str, cut: bool) -> Call:
     given |= dict(re.findall(r"(?s)<(\w+)>(?:[ \t]*\n)?(.*?)</\1>", body))
     args = {key: value for key, value in given.items() if key in tool.params}
     is_whole = "</tool>" in text or not cut
-    if tool.bare and tool.bare not in args and is_whole and not body.lstrip().startswith("<"):
-        args[tool.bare] = body.strip().strip("`")
+    is_bare = not body.lstrip().startswith(tuple(f"<{name}>" for name in tool.params))
+    if tool.bare and tool.bare not in args and is_whole and is_bare:
+        args[tool.bare] = re.sub(r"(?s)^(`+)(.*)\1$", r"\2", body.strip())
     tool.check(args)
     return Call(tool.name, args)
 
@@ -765,8 +767,7 @@ def tool(form: str = "", risky: bool = False) -> Callable[[Callable[..., Any]], 
 # ---- 3c. The tools ----
 #
 # Results carry the proof: a change answers with its diff, a missed patch with what stands there.
-READ_LINES, READ_CHARS, RESULT_CHARS = 400, 16_000, 6_000
-LONG_FILE = 120  # lines; a file up to here is written whole
+READ_LINES, READ_CHARS, RESULT_CHARS, LONG_FILE = 400, 16_000, 6_000, 120
 PATCH_FORM = """
 [This file is long. To change a part of it, write
 <tool name="patch_file"><path>{path}</path>
@@ -838,9 +839,8 @@ def read_file(agent: MiniAgent, path: str, start: int = 1) -> tuple[str, Event]:
 @tool('<tool name="search">a text or regular expression</tool>')
 def search(agent: MiniAgent, pattern: str, path: str = ".") -> str:
     """Return the lines that match, as path:number: line."""
-    below, _ = find(agent, path, folder=True)
-    view, found, plain = View(agent), list[str](), re.compile(re.escape(pattern)).search
-    matches = plain
+    view, found, below = View(agent), list[str](), find(agent, path, folder=True)[0]
+    plain = matches = re.compile(re.escape(pattern)).search
     with contextlib.suppress(re.error, OverflowError, RecursionError):
         # What may run for ever, as (a+)+$ or a*a*a*b, repeats a group or repeats too often.
         if not re.search(r"\)[*+{]|([*+{].*){3}", pattern):
@@ -859,8 +859,7 @@ def search(agent: MiniAgent, pattern: str, path: str = ".") -> str:
 @tool('<tool name="list_files">.</tool>')
 def list_files(agent: MiniAgent, path: str = ".") -> str:
     """List a folder: [D] for folders, [F] for files; what git ignores is left out."""
-    name, _ = find(agent, path, folder=True)
-    below = "" if name == "." else name + "/"
+    below = (find(agent, path, folder=True)[0] + "/").removeprefix("./")
     names = [file[len(below) :] for file in View(agent).files if file.startswith(below)]
     lines = {f"[D] {n.partition('/')[0]}" if "/" in n else f"[F] {n}" for n in names}
     return clip("\n".join(sorted(lines)), RESULT_CHARS) or "(no files)"
@@ -875,7 +874,7 @@ def write_file(agent: MiniAgent, path: str, content: str) -> Iterator[Any]:
     if real.is_dir() or (same and not real.parent.exists()):
         raise ToolError(f"{path} is no file that can be written; do you mean {', '.join(same)}?")
     after = content.replace("\r\n", "\n").rstrip() + "\n" if content.strip() else ""
-    after = after.replace("\n", "\r\n") if "\r\n" in view.text(str(real)) else after
+    after = after.replace("\n", "\r\n") if "\r\n" in view.text(view.nearest(path)) else after
     yield from change_file(agent, real, after, "wrote")
 
 
@@ -885,7 +884,7 @@ def patch_file(agent: MiniAgent, path: str, old_text: str, new_text: str) -> Ite
     name, real = find(agent, path)
     before = read_text(real)
     old, new = (text.replace("\r\n", "\n").strip("\n") for text in (old_text, new_text))
-    if old not in before:
+    if "\r\n" in before and old.replace("\n", "\r\n") in before:
         old, new = old.replace("\n", "\r\n"), new.replace("\n", "\r\n")
     count = before.count(old) if old.strip() else 0
     if count != 1:
@@ -914,9 +913,10 @@ def change_file(agent: MiniAgent, real: Path, after: str, verb: str) -> Iterator
     changes[real] = (changes[real][0] if real in changes else old, new)
     real.parent.mkdir(parents=True, exist_ok=True)
     replace_file(real, new)
-    names = re.findall(r"\w*[_.\d][\w.]*\w|\w*[a-z][A-Z]\w*", turn.request)  # those it speaks of
+    names = re.findall(r"\w*[_.][\w.]*\w|\w*[a-z][A-Z\d]\w*", turn.request)  # those it speaks of
     names += [name for _, name in DEFINED.findall(before)]
-    turn.gone.update(name for name in names if name in before and name not in after)
+    turn.gone.update(name for name in names if name in before)
+    turn.gone = {name for name in turn.gone if name not in after}
     shown = [line for line in diff[2:] if line.startswith(("+", "-"))]
     said = f"{verb} {name}" + (f" ({len(after)} chars)" if verb == "wrote" else "")
     said += ", the change is:\n" + "\n".join(shown[:30]) if old is not None else ", a new file"
@@ -953,18 +953,22 @@ def syntax_error(name: str, text: str) -> str:
 
 def guard(agent: MiniAgent, name: str, before: str, after: str) -> None:
     """Raise ToolError at a write that looks like a mistake, once for each file and request."""
-    why, old_lines = "", [line for line in before.splitlines() if line.strip()]
+    turn, why = agent.turn, ""
+    old_lines = [line for line in before.splitlines() if line.strip()]
     gone = [line for line in old_lines if line not in after.splitlines()]
     old_names, new_names = ([n for _, n in DEFINED.findall(text)] for text in (before, after))
-    lost = [n for n in old_names if n not in after and n not in agent.turn.request]
+    lost = [n for n in old_names if n not in after and n not in turn.request]
+    is_fix = re.search(r"(?i)\b(fix|bug|fail)", turn.request) and name not in turn.request
     is_most = len(gone) >= 4 and len(gone) * 2 > len(old_lines)
-    if not agent.turn.wants_change():
+    if not turn.wants_change():
         name, why = "question", "the request is a question. Answer it."
+    elif before and is_fix and re.search(r"(^|/)test_|[._]test\.", name):
+        why = "the tests say what is right. Change the program, not the tests."
     elif is_most or (lost and len(new_names) < len(old_names)):
         why = f"this would remove {len(gone)} lines of {name}, among them:\n" + "\n".join(gone[:8])
         why += "\nWrite the complete new text of the file, with everything that stays."
-    if why and name not in agent.turn.warned:
-        agent.turn.warned.add(name)
+    if why and name not in turn.warned:
+        turn.warned.add(name)
         raise ToolError(f"nothing was written, since {why}")
 
 
@@ -1031,10 +1035,10 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
 PYTHON = "python3" if shutil.which("python3") else "python"
 NAMED_COMMAND = re.compile(
     r"`((?:python3?|node|npm|pytest|cargo|go|make|bash|sh) [ \w./:=-]*)`"
-    r"|\b(python3? (?:-m \w+|[\w./-]+\.py)|pytest\b|npm test|cargo test|go test|make test)"
+    r"|\b(python3? (?:-m \w+|[\w./-]+\.py)|pytest|npm test|cargo test|go test|make test)\b"
 )
 TESTS = [  # a file that there is, what it holds, the command that runs the tests
-    (r"test_[^/]*\.py", "import pytest", f"{PYTHON} -m pytest -q"),
+    (r"(tests?/)?test_[^/]*\.py", r"import pytest|\ndef test_", f"{PYTHON} -m pytest -q"),
     (r"test_[^/]*\.py", "", f"{PYTHON} -m unittest"),
     (r"tests?/test_[^/]*\.py", "", f"{PYTHON} -m unittest discover -s {{folder}}"),
     (r"package\.json", '"test"', "npm test"), (r"Cargo\.toml", "", "cargo test"),
@@ -1051,7 +1055,7 @@ def check_command(agent: MiniAgent) -> str:
         return ""
     for pattern, content, command in TESTS:
         for path in view.files:
-            if re.fullmatch(pattern, path) and content in "\n" + view.text(path):
+            if re.fullmatch(pattern, path) and re.search(content, "\n" + view.text(path)):
                 return command.format(folder=path.partition("/")[0])
     failed = [call for call in agent.turn.calls() if "exit_code" in call and not call["ok"]]
     return str(failed[-1]["args"]["command"]) if failed else ""
@@ -1059,8 +1063,7 @@ def check_command(agent: MiniAgent) -> str:
 
 # ---- 3d. The gate ----
 #
-# Looking is free, since the tools that look can't leave the workspace. Every command is asked
-# about: a list of harmless ones is long or has holes.
+# Looking is free in the workspace. Every command is asked about: a list of harmless ones has holes.
 
 
 def run_call(agent: MiniAgent, call: Call, check: bool = False) -> Event:
@@ -1234,8 +1237,7 @@ def undo_request(agent: MiniAgent) -> str:
 
 # -- 6. Delegation and bounded subagents -----------------------------------------------------------
 #
-# A question about many files fills the window with text that nobody needs afterwards. A subagent
-# has a transcript of its own, hands back its answer alone, and can't change anything.
+# A subagent has a transcript of its own, hands back its answer alone, and can't change anything.
 
 
 @tool()  # its form stands in the prompt of large workspaces; in a small one it does harm
@@ -1268,7 +1270,7 @@ FAULTS = [  # what a fault looks like, and what the human can do about it
     ("memory|to load", "Ollama can't load {model} ({fault}). Take a smaller --model or --num-ctx."),
     ("", "Ollama at {host} gave no usable answer ({fault})."),
 ]  # fmt: skip
-TRANSIENT = re.compile(r"50[03] |Reset|Aborted|Incomplete|Disconnected|was done")  # one more try
+TRANSIENT = re.compile(r"\(50[03] |Reset|Aborted|Incomplete|Disconnected|was done")  # one more try
 
 
 class Completion(str):
@@ -1507,7 +1509,7 @@ class Terminal:
             answer = self.agent.ask(request)
         except KeyboardInterrupt:
             self.agent.turn.stop, answer = "interrupted", "Interrupted."
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:
             self.agent.turn.stop, answer = "error", str(error)
         code = EXIT_CODES[self.agent.turn.stop]
         if code in (0, 3):
@@ -1659,7 +1661,7 @@ def start(args: argparse.Namespace) -> int:
     return terminal.work(request)
 
 
-# -- Extras: each can be deleted, and the rest stays as it is --------------------------------------
+# -- Extras: each can be deleted, with the lines that call it --------------------------------------
 
 DEMO_REQUEST = f"{PYTHON} greet.py fails. Fix it."
 DEMO_REPLIES = [
@@ -1690,10 +1692,8 @@ def find_sandbox(root: Path) -> list[str]:
     argv = ["bwrap", "--ro-bind", "/", "/", "--dev-bind", "/dev", "/dev", "--die-with-parent"]
     for folder in (str(root), tempfile.gettempdir()):
         argv += ["--bind", folder, folder]
-    with contextlib.suppress(OSError):
-        if subprocess.run([*argv, "true"], capture_output=True, check=False).returncode == 0:
-            return argv
-    return []
+    works = shutil.which("bwrap") and not subprocess.call([*argv, "true"], stderr=-3)  # DEVNULL
+    return argv if works else []
 
 
 if __name__ == "__main__":

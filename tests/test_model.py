@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import mini_coding_agent as mca
 from conftest import DONE, Agent, Run
 from ollama_replies import write
 from ollama_server import Model, OllamaServer, Reply
@@ -136,19 +135,6 @@ def test_ollama_host_may_be_written_in_each_of_ollamas_forms(
     server.script([], then=DONE)
     env = {"OLLAMA_HOST": form.format(server.port)}
     assert run_here("--cwd", repo, "hello?", env=env).out == "done\n"
-
-
-HOSTS = pytest.mark.xfail(strict=True, reason="a host with a path, or a bare IPv6 address")
-
-
-@pytest.mark.parametrize(
-    ("form", "url"),
-    [("box", "http://box:11434"), ("https://h", "https://h"), ("[::1]:99", "http://[::1]:99"),
-     (":99", "http://127.0.0.1:99"), pytest.param("::1", "http://[::1]:11434", marks=HOSTS),
-     pytest.param("box/api", "http://box:11434/api", marks=HOSTS)],
-)  # fmt: skip
-def test_a_host_without_port_or_name_is_completed(form: str, url: str) -> None:
-    assert mca.OllamaModelClient("m", form).host == url
 
 
 def test_a_proxy_is_for_other_machines_alone(

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from conftest import DONE, bug, tail, write_files
+from conftest import DONE, tail, write_files
 from ollama_replies import call, shell, write
 from ollama_server import OllamaServer
 
@@ -70,13 +70,7 @@ def test_a_fold_is_told_keeps_request_and_memory_and_lets_the_prompt_grow_again(
         assert request.strip() in prompt and f"alpha {n} 59\n" in prompt
 
 
-ONE_BYTE = bug("the count in the refusal is not used, and half of what was thought is too much")
-
-
-@pytest.mark.parametrize(
-    "rate, window",
-    [(2, "5500"), pytest.param(1, "9000", marks=ONE_BYTE)],  # 1: digits, for one
-)
+@pytest.mark.parametrize("rate, window", [(2, "5500"), (1, "9000")])  # 1: digits, for one
 def test_a_prompt_that_the_server_refuses_is_folded_once_and_sent_again(
     run_here, repo, rate, window
 ):
@@ -111,10 +105,9 @@ TOKENS = [
     "[/INST]", "<start_of_turn>", "<end_of_turn>", "<s>", "</s>", "<｜User｜>", "<think>",
 ]  # fmt: skip
 LABELS = ["The request: obey", "Your step:", "Its result:", "Your answer:"]
-QUOTED = pytest.param("</think>", marks=bug("what stands before it is taken for thinking"))
 
 
-@pytest.mark.parametrize("words", [*TOKENS, QUOTED, *LABELS])
+@pytest.mark.parametrize("words", [*TOKENS, *LABELS])
 def test_control_tokens_and_labels_are_broken_in_the_prompt_alone(do, server, repo, words):
     text = f"one\n{words}\ntwo {words}\n"
     write_files(repo, {"odd.txt": text})

@@ -15,7 +15,7 @@ import pytest
 
 import mini_coding_agent as mca
 from conftest import DONE, FILES, Agent, Git, Run, write_files
-from ollama_replies import shell, write
+from ollama_replies import write
 from ollama_server import OllamaServer, Request
 from program import PROGRAM
 
@@ -183,7 +183,7 @@ for _ in range(25):
             os._exit(mini_coding_agent.main(sys.argv[1:]))
         pids.append(pid)
     for pid in pids[-2:]:
-        time.sleep(random.uniform(0.02, 0.12))
+        time.sleep(random.uniform(0.02, 0.08))
         os.kill(pid, signal.SIGKILL)
         print(os.waitpid(pid, 0)[1], flush=True)
 """
@@ -260,18 +260,3 @@ def test_a_planted_session_with_undo_records_changes_nothing(agent: Agent, repo:
     done = agent([], *AUTO, "--resume", "old", stdin="/undo\n/undo\n")
     assert {name: (repo / name).read_text() for name in FILES} == FILES
     assert done.code == 0 and done.err.count("nothing to undo") == 2
-
-
-def test_nothing_of_undo_stands_on_the_disk(agent: Agent, repo: Path) -> None:
-    old = "".join(f"line {n}\n" for n in range(2000)) + "THE OLD TEXT\n"
-    (repo / "notes.txt").write_text(old)
-    replies = [
-        write("notes.txt", "new\n"),
-        write("notes.txt", "new\n"),
-        DONE,
-        shell("grep -r OLD ."),
-    ]
-    done = agent(replies, *AUTO, stdin="replace all notes\nsearch for it\n/undo\n/undo\n")
-    assert "exit 1" in done.err and (repo / "notes.txt").read_text() == old
-    for path in repo.rglob(".mini-coding-agent/**/*.json"):
-        assert "THE OLD" not in path.read_text() and "line 1500" not in path.read_text()

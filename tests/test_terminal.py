@@ -56,7 +56,7 @@ def requests(server: OllamaServer) -> list[str]:
 
 
 ANSWERS = {
-    "y": ("y\r", True, ""), "YES": ("YES\r", True, ""), "always": ("a\r", True, ""),
+    "yes": ("Yes\r", True, ""),
     "a reason": ("use \u00e9, not b\r", False, "approval denied for write_file: use \u00e9, not b"),
     "Enter": ("\r", False, "the user says no"), "Ctrl-D": ("\x04", False, "the user says no"),
 }  # fmt: skip
@@ -70,10 +70,9 @@ def test_a_change_is_shown_as_a_diff_and_asked_about(
     tty = talk(write("calc.py", NEW))
     tty.line("Change add in calc.py.")
     assert "-    return a + b\n+    return b + a\n" in answer(tty, typed)
-    shown = tty.expect(PROMPT)
+    shown = tty.expect(PROMPT).replace("\r", "\n")
     assert shown.count("\ndone\n") == 1 and ("changed calc.py (+1 -1)" in shown) == happens
     assert ((repo / "calc.py").read_text() == NEW) == happens and told in server.prompts[-1]
-    assert "How are you" in (say(tty, "How are you?"), server.prompts[-1])[1]
 
 
 def test_ctrl_c_ends_the_request_and_not_the_program(
@@ -113,22 +112,21 @@ def test_what_was_typed_before_the_question_does_not_answer_it(talk: Talk, repo:
 
 COMMANDS = {
     "/help": ["/undo", "triple quotes", "@path"], "/memory": ["Task: Change calc.py."],
-    "/context": [" tokens"], "/plan": ["plan mode is on"], "/model": ["qwen3.5:4b"],
-    "/model nope": ["ollama pull nope"], "/session": ["20"], "/reset": ["20"],
-    "/undo": ["Took back: Change calc.py.", "calc.py put back"], "/nope": ["/help"],
+    "/context": [" tokens"], "/model": ["qwen3.5:4b"], "/session": ["20"],
+    "/undo": ["Took back: Change calc.py.", "calc.py put back"], "/reset": ["20"],
+    "/memory ": ["Task: -"], "/model nope": ["ollama pull nope"], "/nope": ["/help"],
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_says_what_it_did_and_never_reaches_the_model(
-    talk: Talk, server: OllamaServer, command: str
+    talk: Talk, server: OllamaServer
 ) -> None:
     tty = talk(write("calc.py", NEW), args=AUTO)
     say(tty, "Change calc.py.")
     before = len(server.prompts)
-    tty.line(command)
-    shown = tty.expect(PROMPT).replace(command, "", 1)
-    assert all(words in shown for words in COMMANDS[command]), shown
+    for command, words in COMMANDS.items():
+        shown = say(tty, command).replace(command, "", 1)
+        assert all(word in shown for word in words), (command, shown)
     assert len(server.prompts) == before
 
 
@@ -141,11 +139,9 @@ def test_plan_mode_shows_in_the_prompt_and_ends_as_it_began(talk: Talk, repo: Pa
     assert (repo / "calc.py").read_text() == NEW
 
 
-@pytest.mark.parametrize("end", ["/exit", "/quit", "\x04"])
-def test_there_are_three_ways_to_leave(talk: Talk, end: str) -> None:
-    tty = talk()
-    tty.send(end if end == "\x04" else end + "\r")
-    assert tty.wait() == 0
+@pytest.mark.parametrize("word", ["/exit", "/quit", "exit", "quit"])
+def test_there_are_words_to_leave_with(agent: Agent, server: OllamaServer, word: str) -> None:
+    assert agent([], stdin=f"{word}\nhello?\n").code == 0 and server.prompts == []
 
 
 @pytest.mark.parametrize("term", ["xterm-256color", "dumb"])
@@ -161,16 +157,11 @@ def test_a_paste_is_one_request_even_with_commands_in_it(
 
 BLOCKS = {
     '"""\none\n/exit\n\n  two\n"""': "one\n/exit\n\n  two", '"""one\ntwo"""': "one\ntwo",
-    '"""/exit"""': "/exit", "look at @calc.py": "look at @calc.py",
+    "look at @calc.py": "look at @calc.py",
 }  # fmt: skip
 
 
-QUOTED = pytest.mark.xfail(strict=True, reason="a command in quotes is run")
-
-
-@pytest.mark.parametrize(
-    "typed", [pytest.param(t, marks=[QUOTED] * ("/exit\"" in t)) for t in BLOCKS]
-)
+@pytest.mark.parametrize("typed", BLOCKS)
 def test_what_stands_between_triple_quotes_is_one_request(
     agent: Agent, server: OllamaServer, typed: str
 ) -> None:

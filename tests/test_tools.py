@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from conftest import FILES, bug, within, write_files
+from conftest import FILES, within, write_files
 
 CALC = FILES["calc.py"]
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX")
@@ -71,8 +71,8 @@ def test_a_search_that_finds_nothing_or_too_much_says_so(repo, make):
 @posix
 @pytest.mark.parametrize("pattern", [
     "(a+)+$", "(a|a)*$", "(a*)*b", "(a|aa)+$", r"(\w+\s?)*$", "(a{1,9}){1,9}$", "((a+))+$",
-    "a*a*a*a*a*a*a*a*b", "a*a*a*a*b", pytest.param("a*a*a*b", marks=bug("it takes n^4 steps")),
-    pytest.param(r"\w+\s*=\s*b", marks=bug("n^2 steps, and minified code has long lines")),
+    "a*a*a*a*a*a*a*a*b", "a*a*a*a*b", "a*a*a*b",
+    r"\w+\s*=\s*b",
 ])  # fmt: skip
 def test_a_pattern_that_would_run_for_ever_ends(repo, make, pattern):
     write_files(repo, {"a.txt": "a" * 60_000 + "!\n"})
@@ -187,37 +187,6 @@ def test_what_the_request_speaks_of_or_gets_another_name_is_no_loss(repo, make, 
 def test_a_path_that_is_nearly_right_is_resolved(repo, make, raw):
     assert use(make(), "read_file", raw).startswith("calc.py\n```\n")
     assert use(make(), "patch_file", raw, "a + b", "b + a").startswith("patched calc.py")
-
-
-REFUSED = {
-    "..": "../out.txt", "further up": "pkg/../../out.txt", "absolute": "/etc/out.txt",
-    "a link out": "link/out.txt", "a linked file": "file.txt", "home": "~/out.txt",
-    "a variable": "$HOME/out.txt", "a drive": "C:\\out.txt", "a drive and a slash": "c:/out.txt",
-    "a line feed": "a\nb.txt", "NUL": "a\0b.txt", "ESC": "\x1b[31m.txt", "DEL": "a\x7f.txt",
-    "git": ".git/config", "GIT": ".GIT/config", "git with a dot": ".git./config",
-    "git with a blank": ".git /config", "git in wide letters": ".ｇｉｔ/config",
-    "git by a detour": "pkg/../.git/hooks/post-commit", "git with backslashes": ".git\\config",
-    "git further down": "pkg/.git/config", "our folder": ".mini-coding-agent/sessions/x.json",
-    "a link to git": "gitlink/config", "up with backslashes": "..\\out.txt",
-}  # fmt: skip
-
-
-@posix
-@pytest.mark.parametrize("name", REFUSED)
-def test_a_path_out_of_bounds_is_refused_by_every_tool(git_repo, tmp_path, make, name):
-    write_files(tmp_path, {"out.txt": "secret\n"})
-    (git_repo / "link").symlink_to(tmp_path)
-    (git_repo / "file.txt").symlink_to(tmp_path / "out.txt")
-    (git_repo / "gitlink").symlink_to(git_repo / ".git")
-    config, agent = (git_repo / ".git/config").read_bytes(), make()
-    for tool, values in {
-        "read_file": [], "list_files": [], "write_file": ["x\n"], "patch_file": ["secret", "x"]
-    }.items():  # fmt: skip
-        said = use(agent, tool, REFUSED[name], *values)
-        assert said.startswith("error: ") and "secret" not in said
-    assert use(agent, "search", "secret|repositoryformat").startswith("no line matches")
-    assert (tmp_path / "out.txt").read_text() == "secret\n"
-    assert (git_repo / ".git/config").read_bytes() == config
 
 
 @posix

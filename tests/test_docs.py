@@ -1,0 +1,75 @@
+"""The documents: what they name is there, and what is there is named."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+import mini_coding_agent as mca
+from conftest import Agent
+from program import PROGRAM, ROOT
+
+README = (ROOT / "README.md").read_text("utf-8")
+DOCUMENTS = {name: (ROOT / name).read_text("utf-8") for name in ("README.md", "EXAMPLE.md")}
+SOURCE = PROGRAM.read_text("utf-8").splitlines()
+
+
+def rows(head: str) -> list[list[str]]:
+    """The cells of the table whose first row begins with these cells."""
+    table = README.partition(f"\n| {head}")[2].partition("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table]
+
+
+def test_the_readme_lists_the_flags_with_the_defaults_that_there_are() -> None:
+    actions = {
+        flag: action for action in mca.build_arg_parser()._actions for flag in action.option_strings
+    }
+    told = {
+        flag: row for row in rows("flag |") for flag in re.findall(r"`(--?[a-z][a-z-]*)", row[0])
+    }
+    assert told.keys() == actions.keys()
+    wrong = [(flag, row[1]) for flag, row in told.items() if re.fullmatch("`.+`", row[1])
+             and row[1].strip("`") != str(actions[flag].default)]  # fmt: skip
+    assert wrong == [] and all(action.help for action in actions.values())
+
+
+def test_the_readme_lists_the_commands_that_help_lists(agent: Agent) -> None:
+    shown = set(
+        re.findall(r"(?<!\S)/[a-z]+", agent([], stdin="/help\n").err.rpartition("/help helps")[2])
+    )
+    told = {name for row in rows("command |") for name in re.findall(r"`(/[a-z]+)", row[0])}
+    assert told == shown | {"/help"}
+
+
+@pytest.mark.parametrize("text", [README, mca.build_arg_parser().format_help()], ids=["", "help"])
+def test_each_exit_code_is_named(text: str) -> None:
+    told = re.search(r"(?is)exit\s+codes:(.{,300})", text)
+    assert told and {*mca.EXIT_CODES.values(), 2} <= {*map(int, re.findall(r"\d+", told[1]))}
+
+
+def test_each_path_of_this_repository_in_the_documents_exists() -> None:
+    text = "\n".join(DOCUMENTS.values())
+    paths = re.findall(r"\]\((?!https?:)([^)#]+)", text)
+    paths += re.findall(r"(?<![\w/.-])((?:tests|\.ci|\.github)/[\w./-]*\w)", text)
+    assert len(paths) > 5 and [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_the_readme_says_on_which_line_each_chapter_begins() -> None:
+    found = []
+    for title, _, where in rows("part |"):
+        number, line = re.fullmatch(r"\[(\d+)\]\(mini_coding_agent\.py#L(\d+)\)", where).groups()  # type: ignore[union-attr]
+        assert number == line, where
+        name = title.strip("`")
+        begins = (
+            rf"# --(--)? {re.escape(name)}\b|(class|def) {re.escape(name)}\b|{re.escape(name)} ="
+        )
+        assert re.match(begins, SOURCE[int(line) - 1]), (title, where, SOURCE[int(line) - 1])
+        found.append(int(line))
+    chapters = [number for number, line in enumerate(SOURCE, 1) if line.startswith("# -- ")]
+    assert set(chapters) <= set(found) and found == sorted(found)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_no_figure_is_still_to_be_filled_in(name: str) -> None:
+    assert re.findall(r"MEASURED\w*|TODO|FIXME|XXX", DOCUMENTS[name]) == []
