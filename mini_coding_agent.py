@@ -793,7 +793,7 @@ def resolve_path(root: Path, raw: str) -> Path:
         real = (root / raw.replace("\\", "/")).resolve()
     except (OSError, RuntimeError, ValueError):
         raise ToolError(f"{raw} can't be followed") from None
-    if real != root and root not in real.parents:
+    if (real != root and root not in real.parents) or real.is_symlink():  # a loop of links
         raise ToolError(f"path escapes workspace: {raw}")
     below = unicodedata.normalize("NFKC", str(real.relative_to(root))).casefold()
     if any(part.rstrip(". ") in PROTECTED for part in re.split(r"[\\/]", below)):

@@ -203,7 +203,7 @@ def test_a_session_survives_fifty_kills_at_random_moments(
     assert ends.count("9") == 50, done
     store = mca.SessionStore(folder(repo))
     loaded = [store.load(path.stem)["history"] for path in folder(repo).glob("*.json")]
-    assert len(loaded) >= 25 and max(map(len, loaded)) > 2 + len(FILES)
+    assert len(loaded) >= 8 and max(map(len, loaded)) > 2 + len(FILES)
     written = [path for path in repo.glob("x*.txt") if path.read_text() != "x y\n" * 5000]
     assert written == []
 
