@@ -181,7 +181,7 @@ class Turn:
     def query(self) -> str:
         """Send the prompt, folded if it is too long; return the model's reply."""
         agent, view = self.agent, View(self.agent)
-        texts = [view.text(path) for path in view.seen]
+        texts = [view.text(path) for path in view.seen[-8:]]
         # A changed file is written whole, so there is room for the largest; more after a cut.
         room = agent.max_new_tokens + count_tokens(agent, max(texts, key=len, default=""))
         room *= 1 + self.was_cut
