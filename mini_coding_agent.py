@@ -1633,7 +1633,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return EXIT_CODES["interrupted"]
     except RuntimeError as error:
-        print(error, file=sys.stderr)
+        print(visible(str(error)), file=sys.stderr)
         return EXIT_CODES["error"] if isinstance(error, ModelError) else 2
 
 
