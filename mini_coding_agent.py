@@ -529,7 +529,7 @@ FENCE = re.compile(r"([ \t]*)(`{3,}|~{3,})[ \t]*([^`\n]*?)\s*")
 OPENING = re.compile(r"(?<![`\"'\w])(<tool\b|<final>)")
 COMMENT = re.compile(r"(?:#|//|--|;|<!--|/\*) *([\w./-]+) *(?:-->|\*/)?\s*")
 DEFINED = re.compile(
-    r"(?m)^([ \t]*)(?:export |default |pub |public |private |static |async |abstract )*"
+    r"(?m)^[ \t]*(?:export |default |pub |public |private |static |async |abstract )*"
     r"(?:def|class|function|fn|func|struct|interface|enum) +(\w+)"
 )
 
@@ -579,7 +579,7 @@ class View:
     def defining(self) -> list[str]:
         """Return the files that define a name out of the request, if it looks like code."""
         names = set(re.findall(r"\b\w+(?=\(\))|\w*[a-z]_\w+|\w+[a-z][A-Z]\w*", self.request))
-        return [p for p in self.files if names & {n for _, n in DEFINED.findall(self.text(p))}]
+        return [p for p in self.files if names and names & set(DEFINED.findall(self.text(p)))]
 
     def is_half(self, path: str, text: str) -> bool:
         """Tell whether at least half of a file's lines stand in a text."""
@@ -914,7 +914,7 @@ def change_file(agent: MiniAgent, real: Path, after: str, verb: str) -> Iterator
     real.parent.mkdir(parents=True, exist_ok=True)
     replace_file(real, new)
     names = re.findall(r"\w*[_.][\w.]*\w|\w*[a-z][A-Z\d]\w*", turn.request)  # those it speaks of
-    names += [name for _, name in DEFINED.findall(before)]
+    names += DEFINED.findall(before)
     turn.gone.update(name for name in names if name in before)
     turn.gone = {name for name in turn.gone if name not in after}
     shown = [line for line in diff[2:] if line.startswith(("+", "-"))]
@@ -956,7 +956,7 @@ def guard(agent: MiniAgent, name: str, before: str, after: str) -> None:
     turn, why = agent.turn, ""
     old_lines = [line for line in before.splitlines() if line.strip()]
     gone = [line for line in old_lines if line not in after.splitlines()]
-    old_names, new_names = ([n for _, n in DEFINED.findall(text)] for text in (before, after))
+    old_names, new_names = DEFINED.findall(before), DEFINED.findall(after)
     lost = [n for n in old_names if n not in after and n not in turn.request]
     is_fix = re.search(r"(?i)\b(fix|bug|fail)", turn.request) and name not in turn.request
     is_most = len(gone) >= 4 and len(gone) * 2 > len(old_lines)
@@ -976,7 +976,7 @@ def half_rename(agent: MiniAgent) -> str:
     """Return which files still use a name that was taken out elsewhere and is defined nowhere."""
     view = View(agent)
     texts = {path: view.text(path) for path in view.files} if agent.turn.gone else {}
-    defined = {name for text in texts.values() for _, name in DEFINED.findall(text)}
+    defined = {name for text in texts.values() for name in DEFINED.findall(text)}
     for name in sorted(agent.turn.gone):
         used = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
         left = [path for path, text in texts.items() if used.search(text)]
@@ -1692,8 +1692,8 @@ def find_sandbox(root: Path) -> list[str]:
     argv = ["bwrap", "--ro-bind", "/", "/", "--dev-bind", "/dev", "/dev", "--die-with-parent"]
     for folder in (str(root), tempfile.gettempdir()):
         argv += ["--bind", folder, folder]
-    works = shutil.which("bwrap") and not subprocess.call([*argv, "true"], stderr=-3)  # DEVNULL
-    return argv if works else []
+    runs = shutil.which("bwrap") and not subprocess.call([*argv, "true"], stderr=subprocess.DEVNULL)
+    return argv if runs else []
 
 
 if __name__ == "__main__":
