@@ -95,9 +95,7 @@ def step(number: int) -> str:
 def play(steps: int, cache: Any) -> list[float]:
     """Play a run; return calls, folds, tokens of the ideal, sent, and read anew by this cache."""
     files = {f"src/module_{number:02}.py": source(number) for number in range(30)}
-    with project(files | {"README.md": "# A project\n" * 30}) as (folder, env), OllamaServer(
-        cache=cache
-    ) as server:  # fmt: skip
+    with project(files) as (folder, env), OllamaServer(cache=cache) as server:
         server.script([step(number) for number in range(steps)], then=DONE)
         run_program(folder, env, server.url, "--max-steps", str(steps + 1), "do a long job")
         (file,) = folder.glob(".mini-coding-agent/sessions/*.json")
@@ -109,37 +107,29 @@ def play(steps: int, cache: Any) -> list[float]:
         workspace = mca.WorkspaceContext.build(folder)
         session |= {"fold": 0, "history": session["history"][:-1]}
         whole = mca.MiniAgent(None, workspace, None, session).history_text()
-        first = server.prompts[0]
-        head = first[: first.index(whole[:20])]
-        used = server.generations
-        folds = sum(
-            not b.startswith(a[: -len(a) // 3]) for a, b in zip(server.prompts, server.prompts[1:])
-        )
+        head, used = server.prompts[0].partition(whole[:20])[0], server.generations
+        pairs = zip(server.prompts, server.prompts[1:])
+        folds = sum(not new.startswith(old[: -len(old) // 3]) for old, new in pairs)
         sent, anew = (sum(getattr(g, n) for g in used) for n in ("prompt_tokens", "processed"))
         return [steps + 1, folds, server.prompt_tokens(head + whole), sent, anew]
 
 
 def measure_tokens() -> None:
-    print(
-        "\nPrompt tokens of a run, window 32,768. ideal: each token once, nothing folded; sent: all"
-    )
-    print(
-        "prompts; read anew: (a) with any common prefix cached, (b) by a hybrid model, which resumes"
-    )
-    print(
-        f"{mca.NUM_BATCH} tokens before the last prompt's end and so can't do without them per call.\n"
-    )
-    print("  calls  folds  ideal     sent     (a)          (b)          (b) without these")
-    worst = [0.0, 0.0]
+    print(f"""
+Prompt tokens of a run, window 32,768. ideal: each token once, nothing folded; sent: all prompts;
+read anew: (a) with any common prefix cached, (b) by a hybrid model, which resumes {mca.NUM_BATCH} tokens
+before the last prompt's end; (c) is (b) without these, which no prompt can save.
+
+  calls  folds  ideal     sent     (a)          (b)          (c)""")
+    worst = 0.0
     for steps in (6, 20, 60):
         plain = play(steps, "attention")[-1]
         calls, folds, ideal, sent, hybrid = play(steps, "hybrid")
-        ratios = [n / ideal for n in (plain, hybrid, hybrid - (calls - 1) * mca.NUM_BATCH)]
-        worst = [max(worst[0], ratios[0]), max(worst[1], ratios[2])]
-        print(f"  {calls:5.0f}  {folds:5.0f}  {ideal:6.0f}  {sent:7.0f}  {plain:6.0f} {ratios[0]:.2f}"
-              f"  {hybrid:6.0f} {ratios[1]:.2f}  {ratios[2]:.2f}")  # fmt: skip
-    target("read anew at worst, of the ideal (a)", worst[0], 1.2, " x")
-    target("read anew at worst, of the ideal (b), without the last batch", worst[1], 1.2, " x")
+        a, b, c = (n / ideal for n in (plain, hybrid, hybrid - (calls - 1) * mca.NUM_BATCH))
+        print(f"  {calls:5.0f}  {folds:5.0f}  {ideal:6.0f}  {sent:7.0f}  "
+              f"{plain:6.0f} {a:.2f}  {hybrid:6.0f} {b:.2f}  {c:.2f}")  # fmt: skip
+        worst = max(worst, b)
+    target("read anew at worst, of the ideal (b)", worst, 1.2, " x")
 
 
 # The harness: what passes between a reply and the next request
@@ -210,11 +200,8 @@ def measure_harness(runs: int = 3) -> None:
                 sys.exit(f"the run ended after {len(server.came)} calls")
             gaps = [1000 * (b - a) for a, b in zip(server.answered, server.came[1:])]
             slowest.append(max(gaps))
-            for at, times in found.items():
-                times.append(near(gaps, at))
-    print(
-        f"\nFrom a reply to the next request, in a run of {STEPS} reads of 2 kB, a save included."
-    )
+            found = {at: [*times, near(gaps, at)] for at, times in found.items()}
+    print(f"\nFrom a reply to the next request, in {STEPS} reads of 2 kB, a save included.")
     print(f"The slowest step, a fold, takes {statistics.median(slowest):.1f} ms.\n")
     for at, most in ((10, 3), (100, 6), (400, 6)):
         target(f"step {at}", statistics.median(found[at]), most, " ms")
@@ -241,8 +228,7 @@ def measure_start(runs: int = 15) -> None:
                 whole.append(1000 * (server.came[0] - before))
             shutil.rmtree(folder / ".mini-coding-agent")
     python, start = statistics.median(bare), statistics.median(whole)
-    print(f"\nFrom the start in a repository of 200 files to the first request: {start:.1f} ms,")
-    print(f"of which {python:.1f} ms are what `python -c pass` takes.\n")
+    print(f"\nTo the first request in a repository of 200 files: {start:.1f} ms.\n")
     target("over a bare Python", start - python, 60, " ms")
 
 

@@ -131,6 +131,12 @@ def test_a_damaged_session_is_named_in_one_sentence_and_stays_as_it_is(
     assert agent([], "hello?").code == 0 and path.read_bytes() == before
 
 
+def test_an_error_shows_no_escape_sequence_of_a_folders_name(run_here: Run, tmp_path: Path) -> None:
+    plant(tmp_path / "a\x1b]0;x", b"{")
+    done = run_here("--cwd", tmp_path / "a\x1b]0;x", "--resume", "old", "hello?")
+    assert done.code == 2 and "\x1b" not in done.err and r"a\x1b]0;x" in done.err
+
+
 @posix
 @pytest.mark.parametrize("kind", ["pipe", "folder"])
 def test_a_session_that_is_no_file_keeps_nobody_waiting(run: Run, repo: Path, kind: str) -> None:

@@ -72,7 +72,7 @@ def config(*pairs: str) -> Plant:
         for pair in pairs:
             key, _, value = pair.partition("=")
             git("config", key, value.format(program=program, outside=outside), cwd=repo)
-        attributes = "* filter=x diff=x merge=x lfs\n"
+        attributes = "* filter=x diff=x merge=x\n" if pairs else "* filter=lfs\n"
         write_files(repo, {".gitattributes": attributes, "calc.py": "changed\n"})
         os.utime(repo / "README.md")
 
@@ -93,6 +93,7 @@ def include(repo: Path, outside: Path, program: str, git: Git) -> None:
     )
     write_files(repo, {".gitattributes": "* filter=x\n", "more": text, "calc.py": "changed\n"})
     git("config", "include.path", "../more", cwd=repo)
+    os.utime(repo / "README.md")
 
 
 def git_file(repo: Path, outside: Path, program: str, git: Git) -> None:
@@ -124,7 +125,7 @@ HOSTILE: dict[str, Plant] = {
     "pager": config("core.pager={program}", "pager.log={program}", "pager.status={program}"),
     "filter": config("filter.x.clean={program}", "filter.x.smudge={program}"),
     "process": config("filter.x.process={program}", "filter.x.required=true"),
-    "lfs": config("lfs.extension.x.clean={program}"),
+    "lfs": config("lfs.extension.x.clean={program}"), "a filter of the user's": config(),
     "diff": config("diff.x.textconv={program}", "diff.external={program}"),
     "signature": config("log.showSignature=true", "gpg.program={program}"),
     "alias": config("alias.status=!{program}", "core.sshCommand={program}"),
@@ -160,6 +161,7 @@ def test_a_hostile_folder_runs_nothing_and_brings_nothing_from_outside(
     done = agent([*looks, call("search", pattern="s", path="folder")], "What is calc.py?", env=env)
     assert time.monotonic() - started < 5 and "Traceback" not in done.err and done.out == "done\n"
     assert not canary.exists()
+    assert ("M calc.py" in server.prompts[0]) or name != "a filter of the user's"
     assert all(word not in "".join(server.prompts) for word in (SECRET, "secret-", str(outside)))
 
 
