@@ -7,7 +7,7 @@
 
 A language model can only write text. A coding agent is the loop that lets this text act:
 
-    record the request, and the files that it names
+    record the files that the request names, and the request
     while steps are left:
         reply = model(prefix + transcript + tail)
         if it can't be read:    say why, in the tail of the next prompt
@@ -23,6 +23,7 @@ by the model, a `RuntimeError` by the human. What happened is an event, a dict i
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import difflib
 import functools
@@ -42,11 +43,14 @@ import textwrap
 import threading
 import time
 import unicodedata
+import urllib.error
+import urllib.parse
+import urllib.request
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +80,9 @@ Nothing was changed yet. Write the changed file now: its path, and below it its 
 in a code block."""
 REPEATED = "You did exactly this already; its result stands above."
 CUT = "Your last reply was too long and was cut off. No explanations now, and one file at a time."
-ACTS = r"(?i)\b(fix|add|creat|writ|renam|chang|replac|remov|delet|updat|mov|turn|set|make|should)"
+ACTS = (
+    r"(?i)\b(fix|add|creat|writ|renam|chang|replac|remov|delet|updat|mov|turn|set|mak|should)e?\b"
+)
 
 
 @dataclass
@@ -157,8 +163,8 @@ class Turn:
         self.notice = ""  # stands in the tail of the next prompt, which is then asked hotter
         self.was_cut = False  # the last reply reached the limit of new tokens
         self.warned: set[str] = set()  # files whose loss was warned of, see `guard`
-        self.gone: set[str] = set()  # names that were taken out of files, see `half_rename`
-        self.answer, self.stop = "", "finished"  # or contradicted, limit, error, interrupted
+        self.removed: set[str] = set()  # names that were taken out of files, see `half_rename`
+        self.answer, self.outcome = "", "finished"  # or contradicted, limit, error, interrupted
         self.tokens = (0, 0)  # read and written
 
     def work(self) -> None:
@@ -172,40 +178,41 @@ class Turn:
                 self.slip(CUT if self.was_cut else f"That did nothing: {problem}. {FORMS}")
                 continue
             if isinstance(reply, list):
-                self.run(reply)
+                self.run_calls(reply)
             elif self.believes(reply):
                 return
         why = "the model gets no further" if self.slips else "--max-steps is reached"
-        self.stop, self.answer = "limit", f"Stopped: {why}. Use other words or a larger model."
+        self.outcome, self.answer = "limit", f"Stopped: {why}. Use other words or a larger model."
 
     def query(self) -> str:
         """Send the prompt, folded if it is too long; return the model's reply."""
-        agent, view = self.agent, View(self.agent)
+        agent, view = self.agent, View(self.agent)  # what a reply can refer to, see 3a
         texts = [view.text(path) for path in view.seen[-8:]]
-        # A changed file is written whole, so there is room for the largest; more after a cut.
+        # A file is written whole, so there is room for the largest in view; more after a cut.
         room = agent.max_new_tokens + count_tokens(agent, max(texts, key=len, default=""))
         room *= 1 + self.was_cut
+        # A file in view that holds a stop could not be written otherwise.
         stops = [stop for stop in STOPS if not any(stop in text for text in texts)]
         options = {"heat": HEAT if self.notice else 0.0, "stop": stops}
-        prompt = fit_prompt(agent)
+        prompt = fit_prompt(agent, room)
         try:
             reply = agent.model_client.complete(prompt, room, **options)
         except PromptTooLong:  # a token has fewer bytes than we thought, so fold
             agent.bytes_per_token = 1.0
-            prompt = fit_prompt(agent)
+            prompt = fit_prompt(agent, room)
             reply = agent.model_client.complete(prompt, room, **options)
         self.was_cut, self.notice = getattr(reply, "cut", False), ""
         read, written = getattr(reply, "tokens", (0, 0))
         self.tokens = self.tokens[0] + read, self.tokens[1] + written
         if read > 100:  # 5 % on the safe side
             agent.bytes_per_token = len(prompt.encode("utf-8", "replace")) / read * 0.95
-        return BROKEN.sub("", reply)
+        return str(reply)
 
-    def run(self, calls: Sequence[Call]) -> None:
+    def run_calls(self, calls: Sequence[Call]) -> None:
         """Run the calls of a reply in their order, up to the first that fails."""
         if all(self.is_repeated(call) for call in calls):
-            is_lost = self.wants_change() and not self.changed()
-            todo = NOTHING if is_lost else NEXT if self.calls()[-1]["ok"] else AGAIN
+            nothing_done = self.wants_change() and not self.changed()
+            todo = NOTHING if nothing_done else NEXT if self.calls()[-1]["ok"] else AGAIN
             return self.slip(f"{REPEATED} {todo}")
         for call in calls:
             event = run_call(self.agent, call)
@@ -233,21 +240,21 @@ class Turn:
         if doubt and self.doubts <= MAX_DOUBTS:
             self.slip(doubt, 0)
             return False
-        self.stop = "contradicted" if doubt else "finished"
+        self.outcome = "contradicted" if doubt else "finished"
         return True
 
     def check_passes(self) -> bool:
         """Run the command that can judge a change, unless it passed since; False if it fails."""
         # Asked to check its own work instead, a small model rewrites what is right.
-        agent, late = self.agent, self.since_change()
+        agent, since = self.agent, self.since_change()
         may_run = {"auto": True, "ask": bool(agent.ask_human)}.get(agent.approval_policy)
-        if not self.changed() or not late[-1]["ok"] or not may_run or self.checks >= MAX_CHECKS:
+        if not self.changed() or not since[-1]["ok"] or not may_run or self.checks >= MAX_CHECKS:
             return True
         command = check_command(agent)
-        if not command or any(c["ok"] and c["args"].get("command") == command for c in late):
+        if not command or any(c["ok"] and c["args"].get("command") == command for c in since):
             return True
         event = run_call(agent, Call("run_shell", {"command": command}), check=True)
-        if event["content"].startswith(DENIED):
+        if DENIED in event["content"]:
             return True  # the human does without it, and the model need not know
         self.checks += not event["ok"]
         return bool(agent.record(event)["ok"])
@@ -255,23 +262,24 @@ class Turn:
     def doubt(self, final: Final) -> str:
         """Return why the record contradicts an answer, as the model is told; "" if it does not."""
         calls, changed, wants_change = self.calls(), self.changed(), self.wants_change()
-        is_told = calls and TOOLS[calls[-1]["name"]].risky and not wants_change
-        if calls and not calls[-1]["ok"] and not is_told:  # "do the tests pass?" may get a no
+        may_fail = calls and TOOLS[calls[-1]["name"]].risky and not wants_change
+        if calls and not calls[-1]["ok"] and not may_fail:  # "do the tests pass?" may get a no
             return "The last call failed, so the request is not fulfilled yet. Correct it."
-        if self.checks >= MAX_CHECKS and "exit_code" not in calls[-1]:
+        if self.checks >= MAX_CHECKS and "exit_code" not in calls[-1]:  # the last was no run
             return f"The tests failed and were not run since. Run them. {FORMS}"
-        if not changed and wants_change and re.search(ACTS + r"(e|es|ed|ing|s)?\b", self.request):
+        if not changed and wants_change and re.search(ACTS, self.request):
             return NOTHING
         to_run = re.search(r"(?i)(^|[.,;:] |\b(and|then|please|you) )run\b", self.request)
         if to_run and all(call["name"] != "run_shell" for call in calls):
             return f"The request says to run something, and nothing was run yet. {FORMS}"
-        if changed and not self.doubts and (absent := View(self.agent).absent()):
-            return f"The request names {', '.join(absent)}, which is not there yet."
-        if not View(self.agent).seen and not calls and not self.doubts:
-            return f"You have not looked at anything yet. {FORMS}"
-        is_ours = len(final.text) > 3 and final.text in RULES + NEXT + AGAIN + NOTHING
+        if not self.doubts and all("attached" in call for call in calls):  # it has not looked
+            if re.search(r"(?i)\bhow many\b", self.request):
+                return f"Do not count by yourself. Run a command that counts. {FORMS}"
+            if not calls and not View(self.agent).seen:
+                return f"You have not looked at anything yet. {FORMS}"
+        is_parroted = len(final.text) > 3 and final.text in RULES + NEXT + AGAIN + NOTHING
         tells_how = not final.tagged and re.search(r"run_shell|read_file|list_files", final.text)
-        return FORMS if is_ours or tells_how else ""
+        return FORMS if is_parroted or tells_how else ""
 
     def wants_change(self) -> bool:
         """Tell whether the request asks for something to be done, so that words are not enough."""
@@ -281,7 +289,7 @@ class Turn:
         return not (self.agent.read_only or self.agent.plan or is_question)
 
     def calls(self) -> list[Event]:
-        """Return the calls of this turn, with their results."""
+        """Return the turn's calls with their results: the model's, checks, attached files."""
         return [e for e in self.agent.session["history"][self.first :] if e["role"] == "tool"]
 
     def changed(self) -> list[str]:
@@ -296,7 +304,7 @@ class Turn:
     def is_repeated(self, call: Call) -> bool:
         """Tell whether this very call was made in this turn, with nothing changed since."""
         same = [e for e in self.since_change() if (e["name"], e["args"]) == (call.name, call.args)]
-        return any(not e.get("attached") and not e["content"].startswith(GUARDED) for e in same)
+        return any(not e.get("attached") and GUARDED not in e["content"] for e in same)
 
 
 # -- 1. Live repo context --------------------------------------------------------------------------
@@ -384,9 +392,7 @@ class WorkspaceContext:
     def text(self) -> str:
         """Return the snapshot as it stands in the prompt."""
         shown = sorted(sorted(self.files, key=lambda path: path.count("/"))[:SHOWN_FILES])
-        kinds = Counter(Path(path).suffix or "other" for path in self.files)  # models can't count
-        count = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common(5)) or "none yet"
-        lines = [f"The project's files ({count}):", *map(visible, shown)]
+        lines = ["The project's files:", *map(visible, shown or ["(none yet)"])]
         if more := len(self.files) - len(shown):
             lines.append(f"... and {more} more; list_files shows those of a folder, and")
             lines.append('<tool name="delegate">a question about many files</tool> asks a helper.')
@@ -404,7 +410,7 @@ class WorkspaceContext:
 #
 #     PREFIX      rules and forms, the snapshot      never changes; subagents share it
 #     TRANSCRIPT  every event, rendered once         only grows
-#     TAIL        what is next, or what went wrong   alone is taken back, so it is short
+#     TAIL        what is next, or what went wrong   alone is replaced, so it is short
 #
 # INVARIANT: between two folds, resets or undos, a prompt without its tail starts with the one
 # before without its tail, byte for byte. So no clock and no counter stands in the prefix.
@@ -434,11 +440,11 @@ To look or to run something, write one of these and wait for the result:
 
 """
 SMALL_WORKSPACE, ATTACHED_FILE = 6_000, 16_000  # bytes
-# The server ends a reply at these: what follows a call would be an invented result.
-STOPS = ["</tool>", "</final>", "\nIts result:", "\nYour step:"]
 REQUEST, STEP, RESULT, ANSWER = "The request:", "Your step:", "Its result:", "Your answer:"
-# What a server reads as a control token, such as `<|im_end|>` in a file, or poses as a label of
-# ours, is broken by a zero-width space, which is taken out of what the model writes.
+# The server ends a reply at these: what follows a call would be an invented result.
+STOPS = ["</tool>", "</final>", f"\n{RESULT}", f"\n{STEP}"]
+# What a server reads as a control token, such as `<|im_end|>` in a file, or what poses as a label
+# of ours, is broken by a zero-width space. BROKEN takes it out of what the model writes.
 TOKENS = r"\|[a-z_]+\|?>|｜|/?think>|/?tool_call>|/?INST\]|(?:start|end)_of_turn>|/?s>"
 LABELS, BREAK = f"{REQUEST}|{STEP}|{RESULT}|{ANSWER}", "\u200b"
 CONTROL = re.compile(rf"(?m)(?<=[<\[])(?={TOKENS})|^(?={LABELS})")
@@ -477,6 +483,9 @@ def attach_files(agent: MiniAgent) -> None:
     sizes = {path: os.path.getsize(agent.root / path) for path in view.files}
     wanted = view.named() + (view.defining() if len(sizes) < 1_000 else [])
     wanted = [path for path in wanted if 0 < sizes.get(path, 0) <= ATTACHED_FILE][:3]
+    for path in view.absent():
+        if re.search(f'@"?{re.escape(path)}', agent.turn.request):
+            agent.tell("notice", f"there is no file {path} to attach")
     for path in sizes if sum(sizes.values()) <= SMALL_WORKSPACE else dict.fromkeys(wanted):
         event = run_call(agent, Call("read_file", {"path": path}))
         if event["ok"] and CONTROL.sub(BREAK, event["content"]) not in shown:
@@ -490,17 +499,13 @@ def attach_files(agent: MiniAgent) -> None:
 # A file is changed by a listing: a path, below it the file in a code block. Models know a dozen
 # ways to write one, and each that is not understood costs the task:
 #
-#     above or in the block                                   is read as
-#     a path: bare, **x**, `x`:, ### x, 1. `x`, or the one
-#       line of a block of its own                            that file
-#     a tool's name                                           that tool, the block is its argument
-#     a comment in the first line that is a path, or a        that file, if it is new or half of
-#       sentence with a colon and one file in backticks         its lines stand in the block
-#     nothing                                                 the one file in view of which half is
-#                                                               in it, or the one new file asked for
-#     anything else; a block of shell without a path          an illustration
+#     above the block                            is read as
+#     a path: bare, **x**, `x`:, ### x, 1. `x`   that file
+#     something else                             the one file in view of which half stands in the
+#                                                block, or the one new file that was asked for
+#     something else, the block is shell         an illustration
 #
-# INVARIANT: no beginning of a risky call is a call. What completes one is its end: the fence, the
+# INVARIANT: a risky call that breaks off is not run. What completes one is its end: the fence, the
 # closing element; for a command in bare text, that the reply was not cut.
 # INVARIANT: a call inside of something else is not run: in thinking, in a file, in a quotation.
 
@@ -525,9 +530,9 @@ SUFFIX = re.compile(
     r"\w\.(pyi?|[cm]?jsx?|tsx?|json|md|rst|txt|toml|ya?ml|ini|cfg|conf|html?|css|sh|sql|csv|xml|go"
     r"|rs|java|kt|rb|php|[ch]|cc|[ch]pp|cs|swift)$|(^|/)(Makefile|Dockerfile|\.gitignore|\.env)$"
 )
+SHELLS = "sh bash shell console zsh cmd bat powershell".split()
 FENCE = re.compile(r"([ \t]*)(`{3,}|~{3,})[ \t]*([^`\n]*?)\s*")
 OPENING = re.compile(r"(?<![`\"'\w])(<tool\b|<final>)")
-COMMENT = re.compile(r"(?:#|//|--|;|<!--|/\*) *([\w./-]+) *(?:-->|\*/)?\s*")
 DEFINED = re.compile(
     r"(?m)^[ \t]*(?:export |default |pub |public |private |static |async |abstract )*"
     r"(?:def|class|function|fn|func|struct|interface|enum) +(\w+)"
@@ -591,13 +596,13 @@ class View:
 def parse(raw: str, cut: bool, view: View) -> list[Call] | Final:
     """Read a reply, `cut` by the token limit or not: return its calls, or an answer, or raise."""
     raw = raw[: raw.rfind("\n") + 1] if cut else raw  # the last line may be half a fence
-    text = raw.rpartition("</think>")[2].strip()
+    text = BROKEN.sub("", raw.rpartition("</think>")[2]).strip()
     if not text or text.startswith("<think>"):
         raise ToolError("it is empty")
-    blocks, rest, is_open = read_blocks(text)
-    answer = rest.removeprefix("<final>").partition("</final>")[0].strip()
-    if not rest.startswith("<tool"):
-        blocks += read_blocks(answer)[0]  # a listing in the answer counts, if it changes the file
+    blocks, element, is_open = read_blocks(text)
+    answer = element.removeprefix("<final>").partition("</final>")[0].strip()
+    if not element.startswith("<tool"):
+        blocks += read_blocks(answer)[0]
     calls: list[Call] = []
     for call in filter(None, [block_call(*block, view) for block in blocks]):
         path, content = str(call.args.get("path")), call.args.get("content")
@@ -605,16 +610,17 @@ def parse(raw: str, cut: bool, view: View) -> list[Call] | Final:
             raise ToolError("the words of the example are not the text of a file")
         if content is not None:  # the last version of a file counts
             calls = [other for other in calls if other.args.get("path") != path]
-        if not content or content.rstrip() != view.text(path).rstrip():  # "so it is now"
+        if not content or content.rstrip() != view.text(path).rstrip():  # else it only quotes
             calls.append(call)
-    if rest.startswith("<tool") and not (calls and cut):
-        calls.append(read_call(rest, cut))
-    heads = [(head_of(above), language) for above, language, _ in blocks]
-    pairs = zip(heads, heads[1:])  # noqa: RUF007
-    is_torn = any(a.endswith(".md") and not (tag or SUFFIX.search(b)) for (a, _), (b, tag) in pairs)
-    if is_torn or ((is_open or cut) and not (calls and cut)):
+    has_readme = any(head_of(above).endswith(".md") for above, _, _ in blocks)
+    is_torn = has_readme and not all(tag or SUFFIX.search(head_of(a)) for a, tag, _ in blocks)
+    if calls and cut and not is_torn:
+        return calls  # what was complete is done
+    if element.startswith("<tool"):
+        calls.append(read_call(element, cut))
+    if is_open or cut or is_torn:
         raise ToolError("a code block has no sure end; around other blocks it needs longer fences")
-    return calls or Final(answer or text, bool(rest))
+    return calls or Final(answer or text, bool(element))
 
 
 def read_blocks(text: str) -> tuple[list[tuple[str, str, str]], str, bool]:
@@ -655,34 +661,15 @@ def head_of(line: str) -> str:
 
 def block_call(above: str, language: str, text: str, view: View) -> Call | None:
     """Return the call that a code block is, None for an illustration."""
-    head = head_of(above)
-    if head in TOOLS and TOOLS[head].bare:
-        return Call(head, {TOOLS[head].bare: text.strip()})
-    is_sure = bool(head) and view.is_path(head)
-    is_shell = language.lower() in "sh bash shell console zsh cmd bat powershell".split()
-    if not is_sure and (is_shell or not text.strip()):
-        return None
-    path, text = (head, text) if is_sure else guess_path(above, text, view)
-    path = view.nearest(path)
-    if not path:
+    head, likely = head_of(above), list[str]()
+    if head and view.is_path(head):
+        likely = [view.nearest(head)]
+    elif text.strip() and language.lower() not in SHELLS:
         likely = [file for file in view.seen if view.is_half(file, text)]
         likely = likely or (view.absent() if text.count("\n") > 1 else [])
-        path = likely[0] if len(likely) == 1 else ""
-    is_new = not os.path.exists(view.root / path)
-    if path and (is_new or (text.strip() and (is_sure or view.is_half(path, text)))):
-        return Call("write_file", {"path": path, "content": text})
+    if len(likely) == 1 and (text.strip() or not os.path.exists(view.root / likely[0])):
+        return Call("write_file", {"path": likely[0], "content": text})
     return None
-
-
-def guess_path(above: str, text: str, view: View) -> tuple[str, str]:
-    """Return the path in a block's first line or in the sentence above it, and the block's text."""
-    first, _, rest = text.partition("\n")
-    comment, quoted = COMMENT.fullmatch(first), re.findall(r"`([\w./-]+\.\w+)`", above)
-    if comment and view.is_path(comment[1]):
-        is_there = view.text(view.nearest(comment[1])).startswith(first)
-        return comment[1], text if is_there else rest
-    is_named = len(quoted) == 1 and above.endswith(":") and view.is_path(quoted[0])
-    return quoted[0] if is_named else "", text
 
 
 def read_call(text: str, cut: bool) -> Call:
@@ -773,7 +760,7 @@ PATCH_FORM = """
 <tool name="patch_file"><path>{path}</path>
 <old_text>the lines to be replaced, exactly as they are</old_text>
 <new_text>the lines that stand there afterwards</new_text></tool>]"""
-DENIED, GUARDED = "error: approval denied", "error: nothing was written"
+DENIED, GUARDED = "approval denied", "nothing was written"
 Changes = dict[Path, tuple[bytes | None, bytes]]  # what files were (None: not there), what they are
 
 
@@ -801,11 +788,18 @@ def resolve_path(root: Path, raw: str) -> Path:
     return real
 
 
+def encoding_of(data: bytes) -> str:
+    """Return the encoding that a byte order mark tells, as Windows' programs write; or UTF-8."""
+    mark = "utf-8-sig" if data.startswith(b"\xef\xbb\xbf") else "utf-8"
+    return "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else mark
+
+
 def read_text(path: Path) -> str:
     """Return a file's text with its own line ends; raise ToolError if it is no readable text."""
     try:
         is_regular = stat.S_ISREG(os.lstat(path).st_mode)  # reading a FIFO would wait for ever
-        return (path.read_bytes() if is_regular else b"\xff").decode("utf-8-sig")
+        data = path.read_bytes() if is_regular else b"\xff"
+        return data.decode(encoding_of(data))
     except OSError as error:
         raise ToolError(f"{path.name} can't be read: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -836,31 +830,41 @@ def read_file(agent: MiniAgent, path: str, start: int = 1) -> tuple[str, Event]:
     return text + (PATCH_FORM.format(path=name) if len(lines) > LONG_FILE else ""), {"file": name}
 
 
+def find_below(agent: MiniAgent, raw: str) -> tuple[str, list[str]]:
+    """Return a folder and the paths of its files; what git ignores counts if it is named."""
+    name, real = find(agent, raw, folder=True)
+    files = [f for f in View(agent).files if name in (".", f) or f.startswith(name + "/")]
+    if files or real.is_file():
+        return name, files or [name]
+    return name, [f"{name}/{file}" for file in list_workspace(real)]
+
+
 @tool('<tool name="search">a text or regular expression</tool>')
 def search(agent: MiniAgent, pattern: str, path: str = ".") -> str:
     """Return the lines that match, as path:number: line."""
-    view, found, below = View(agent), list[str](), find(agent, path, folder=True)[0]
-    plain = matches = re.compile(re.escape(pattern)).search
+    view, found, matches = View(agent), list[str](), re.compile(re.escape(pattern)).search
     with contextlib.suppress(re.error, OverflowError, RecursionError):
         # What may run for ever, as (a+)+$ or a*a*a*b, repeats a group or repeats too often.
-        if not re.search(r"\)[*+{]|([*+{].*){3}", pattern):
-            matches = re.compile(pattern.replace("\\|", "|")).search  # grep's choice, too
-    for name in view.files:
-        is_below = below in (".", name) or name.startswith(below + "/")
-        for number, line in enumerate(view.text(name).splitlines() if is_below else [], 1):
-            if match := (matches if len(line) < 1_000 else plain)(line):
+        if not re.search(r"\)[*+{]|([*+{].*){3}", pattern):  # \| and [:space:] are grep's
+            matches = re.compile(pattern.replace("\\|", "|").replace("[:space:]", r"\s")).search
+    for name in find_below(agent, path)[1]:
+        for number, line in enumerate(view.text(name).splitlines(), 1):
+            # In pieces that overlap, since some expressions take the square of a line's length.
+            pieces = [line[at : at + 1000] for at in range(0, len(line), 800)]
+            if match := next(filter(None, map(matches, pieces)), None):
                 start = max(match.start() - 100, 0)
-                found.append(f"{name}:{number}: {line[start : start + 300]}")
+                found.append(f"{name}:{number}: {match.string[start : start + 300]}")
         if len(found) > 100:
             return "\n".join([*found[:100], "[there are more; search a smaller path]"])
-    return "\n".join(found) or f"no line matches {pattern!r}"
+    unseen = " (what git ignores is searched only if path names it)"
+    return "\n".join(found) or f"no line matches {pattern!r}{unseen}"
 
 
 @tool('<tool name="list_files">.</tool>')
 def list_files(agent: MiniAgent, path: str = ".") -> str:
     """List a folder: [D] for folders, [F] for files; what git ignores is left out."""
-    below = (find(agent, path, folder=True)[0] + "/").removeprefix("./")
-    names = [file[len(below) :] for file in View(agent).files if file.startswith(below)]
+    folder, files = find_below(agent, path)
+    names = [file.removeprefix(f"{folder}/") for file in files]
     lines = {f"[D] {n.partition('/')[0]}" if "/" in n else f"[F] {n}" for n in names}
     return clip("\n".join(sorted(lines)), RESULT_CHARS) or "(no files)"
 
@@ -907,19 +911,20 @@ def change_file(agent: MiniAgent, real: Path, after: str, verb: str) -> Iterator
     yield "\n".join(diff) or f"{name}: a new empty file"
     if old != (real.read_bytes() if real.exists() else None):
         raise ToolError(f"{name} was changed in the meantime; read it again")
-    has_mark = old is not None and old.startswith(b"\xef\xbb\xbf")  # as Windows editors write
-    new = after.encode("utf-8-sig" if has_mark else "utf-8", "replace")
+    new = after.encode(encoding_of(old or b""), "replace")
     changes = agent.undo[-1][1] if agent.undo else {}
     changes[real] = (changes[real][0] if real in changes else old, new)
     real.parent.mkdir(parents=True, exist_ok=True)
     replace_file(real, new)
-    names = re.findall(r"\w*[_.][\w.]*\w|\w*[a-z][A-Z\d]\w*", turn.request)  # those it speaks of
+    # Names that matter when they vanish: what the request speaks of, what was defined.
+    names = re.findall(r"\w*[_.][\w.]*\w|\w*[a-z][A-Z\d]\w*", turn.request)
     names += DEFINED.findall(before)
-    turn.gone.update(name for name in names if name in before)
-    turn.gone = {name for name in turn.gone if name not in after}
+    turn.removed |= {name for name in names if name in before and name not in after}
+    turn.removed -= {name for name in turn.removed if name in after and name not in before}
     shown = [line for line in diff[2:] if line.startswith(("+", "-"))]
     said = f"{verb} {name}" + (f" ({len(after)} chars)" if verb == "wrote" else "")
-    said += ", the change is:\n" + "\n".join(shown[:30]) if old is not None else ", a new file"
+    change = clip("\n".join(shown[:30]), RESULT_CHARS)
+    said += ", a new file" if old is None else f", the change is:\n{change}"
     problem = "" if syntax_error(name, before) else syntax_error(name, after)
     said += f"\nerror: but {name} does not parse: {problem}. Correct it." if problem else ""
     counts = [sum(line[0] == sign for line in shown) for sign in "+-"]
@@ -933,6 +938,8 @@ def replace_file(path: Path, data: bytes, mode: int | None = None) -> None:
         temporary.write_bytes(data)
         if mode or path.exists():
             temporary.chmod(mode or stat.S_IMODE(path.stat().st_mode))
+        with contextlib.suppress(OSError, AttributeError):  # root may, Windows can't
+            os.chown(temporary, path.stat().st_uid, path.stat().st_gid)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -953,7 +960,7 @@ def syntax_error(name: str, text: str) -> str:
 
 def guard(agent: MiniAgent, name: str, before: str, after: str) -> None:
     """Raise ToolError at a write that looks like a mistake, once for each file and request."""
-    turn, why = agent.turn, ""
+    turn, key, why = agent.turn, name, ""
     old_lines = [line for line in before.splitlines() if line.strip()]
     gone = [line for line in old_lines if line not in after.splitlines()]
     old_names, new_names = DEFINED.findall(before), DEFINED.findall(after)
@@ -961,23 +968,23 @@ def guard(agent: MiniAgent, name: str, before: str, after: str) -> None:
     is_fix = re.search(r"(?i)\b(fix|bug|fail)", turn.request) and name not in turn.request
     is_most = len(gone) >= 4 and len(gone) * 2 > len(old_lines)
     if not turn.wants_change():
-        name, why = "question", "the request is a question. Answer it."
+        key, why = "question", "the request is a question. Answer it."
     elif before and is_fix and re.search(r"(^|/)test_|[._]test\.", name):
         why = "the tests say what is right. Change the program, not the tests."
     elif is_most or (lost and len(new_names) < len(old_names)):
         why = f"this would remove {len(gone)} lines of {name}, among them:\n" + "\n".join(gone[:8])
         why += "\nWrite the complete new text of the file, with everything that stays."
-    if why and name not in turn.warned:
-        turn.warned.add(name)
-        raise ToolError(f"nothing was written, since {why}")
+    if why and key not in turn.warned:
+        turn.warned.add(key)
+        raise ToolError(f"{GUARDED}, since {why}")
 
 
 def half_rename(agent: MiniAgent) -> str:
     """Return which files still use a name that was taken out elsewhere and is defined nowhere."""
     view = View(agent)
-    texts = {path: view.text(path) for path in view.files} if agent.turn.gone else {}
+    texts = {path: view.text(path) for path in view.files} if agent.turn.removed else {}
     defined = {name for text in texts.values() for name in DEFINED.findall(text)}
-    for name in sorted(agent.turn.gone):
+    for name in sorted(agent.turn.removed):
         used = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
         left = [path for path, text in texts.items() if used.search(text)]
         if left and (name in agent.turn.request or name not in defined):
@@ -996,11 +1003,6 @@ def run_shell(agent: MiniAgent, command: str, timeout: int = 60) -> Iterator[Any
     env = {name: value for name, value in os.environ.items() if not SECRET.search(name)}
     env |= {"GIT_EDITOR": "false", "EDITOR": "false", "PAGER": "cat", "GIT_TERMINAL_PROMPT": "0"}
     argv = [*agent.sandbox, shutil.which("bash") or "sh", "-c", command]
-    process = subprocess.Popen(
-        argv if os.name != "nt" else command, shell=os.name == "nt", cwd=agent.root, env=env,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )  # fmt: skip
     codes: list[int] = []
 
     def stop_in_time() -> None:
@@ -1009,8 +1011,13 @@ def run_shell(agent: MiniAgent, command: str, timeout: int = 60) -> Iterator[Any
         kill_group(process)  # then nobody holds the pipe any more, and the reading below ends
 
     watcher, output = threading.Thread(target=stop_in_time, daemon=True), b""
-    watcher.start()
+    process = subprocess.Popen(
+        argv if os.name != "nt" else command, shell=os.name == "nt", cwd=agent.root, env=env,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )  # fmt: skip
     try:
+        watcher.start()
         while block := os.read(process.stdout.fileno(), 65536):  # type: ignore[union-attr]
             output += block
             if len(output) > 1_000_000:  # it may never end
@@ -1020,8 +1027,12 @@ def run_shell(agent: MiniAgent, command: str, timeout: int = 60) -> Iterator[Any
         kill_group(process)
     text = NOISE.sub("", output.decode("utf-8", "replace").replace("\r\n", "\n")).strip("\n")
     said = f"exit code {codes[0]}" if codes else f"error: stopped after {timeout} seconds"
-    ran_none = re.search(r"(?i)Ran 0 tests|no tests ran|collected 0 items", text)
-    said += "\n(no test was run, so this proves nothing)" if ran_none else ""
+    if re.search(r"(?i)Ran 0 tests|no tests ran|collected 0 items", text):
+        said += "\n(no test was run, so this proves nothing)"
+    if re.search(r"[^&>]&\s*$", command):
+        said += "\n(what was started in the background ended with the command)"
+    if re.fullmatch(r"\s*(cd|export)\b[^&;|\n]*", command):
+        said += "\n(this does not last: each command starts anew in the project's folder)"
     facts = {"exit_code": codes[0] if codes else None, "ok": codes == [0]}
     yield f"{said}\n{clip(text, RESULT_CHARS) or '(no output)'}", facts
 
@@ -1063,7 +1074,8 @@ def check_command(agent: MiniAgent) -> str:
 
 # ---- 3d. The gate ----
 #
-# Looking is free in the workspace. Every command is asked about: a list of harmless ones has holes.
+# Looking is free in the workspace. Every command is asked about: a list of harmless ones can be got
+# round. What is not allowed is an error for the model, with the human's own words.
 
 
 def run_call(agent: MiniAgent, call: Call, check: bool = False) -> Event:
@@ -1086,7 +1098,7 @@ def pass_gate(agent: MiniAgent, tool: Tool, call: Call, check: bool) -> Any:
     """Run a valid call if mode and human let it; raise ToolError otherwise."""
     if not tool.risky:
         return tool.run(agent, **call.args)
-    denied = f"approval denied for {tool.name}: "
+    denied = f"{DENIED} for {tool.name}: "
     if agent.read_only or agent.plan or agent.approval_policy not in ("ask", "auto"):
         raise ToolError(denied + "nothing may be changed now (plan mode, subagent, --approval)")
     halves = tool.run(agent, **call.args)
@@ -1107,8 +1119,8 @@ def pass_gate(agent: MiniAgent, tool: Tool, call: Call, check: bool) -> Any:
 # -- 4. Context reduction --------------------------------------------------------------------------
 #
 # Results are clipped when they are made. When the prompt still outgrows the window, the transcript
-# is folded: all but the newest event becomes the memory and one line each. A fold changes the front
-# of the prompt, so the model reads everything again: folds are rare and deep.
+# is folded: what stands before the request, and if need be all but the newest event, becomes the
+# memory and one line each. The model then reads everything again, so folds are rare and deep.
 WINDOW = 32_768  # tokens
 
 
@@ -1117,8 +1129,8 @@ def count_tokens(agent: MiniAgent, text: str) -> int:
     return int(len(text.encode("utf-8", "replace")) / agent.bytes_per_token) + 1
 
 
-def fit_prompt(agent: MiniAgent) -> str:
-    """Return the prompt, folded if it would be too long for the window."""
+def fit_prompt(agent: MiniAgent, room: int) -> str:
+    """Return the prompt, folded if it and `room` tokens of reply are too long for the window."""
     window = getattr(agent.model_client, "num_ctx", WINDOW)
     session, newest = agent.session, agent.session["history"][-1]
     text = "" if newest["role"] == "user" else NEXT if newest.get("ok", True) else AGAIN
@@ -1126,19 +1138,22 @@ def fit_prompt(agent: MiniAgent) -> str:
     tail = plan + (agent.turn.notice or text)
     tail = f"\n{tail}\n" if tail else ""
     prompt = agent.prefix + agent.history_text() + tail
-    if (size := count_tokens(agent, prompt)) > window - 2 * agent.max_new_tokens:
-        agent.tell("fold", f"the prompt has {size} tokens; what is old is told in fewer words now")
-        session["fold"] = len(session["history"]) - 1
-        prompt = agent.prefix + agent.history_text() + tail
+    for fold in (agent.turn.first, len(session["history"]) - 1):  # what came before the request
+        size = count_tokens(agent, prompt)
+        if size > window - min(room, window // 4) and fold > session.get("fold", 0):
+            agent.tell("fold", f"{size} tokens are too many; what is old is told in fewer words")
+            session["fold"] = fold
+            prompt = agent.prefix + agent.history_text() + tail
     return prompt
 
 
 def folded_text(events: Sequence[Event]) -> str:
     """Return what the prompt still says of folded events: memory, a line each, the request."""
-    lines = [event_line(event) for event in events if event["role"] != "slip"]
-    asked = [event["content"] for event in events if event["role"] == "user"]
-    told = "\n".join([f"{len(lines)} events:", memory_text(events), *lines[-40:], *asked[-1:]])
-    return f"\nWhat was done before, in brief, {CONTROL.sub(BREAK, told)}\n" if events else ""
+    lines = [event_line(event) for event in events[-40:] if event["role"] != "slip"]
+    told = CONTROL.sub(BREAK, "\n".join([f"{len(events)} events:", memory_text(events), *lines]))
+    talk = [event for event in events if event["role"] in ("user", "assistant")][-1:]
+    request = "".join(event_text(event) for event in talk if event["role"] == "user")  # at work
+    return f"\nWhat was done before, in brief, {told}\n{request}" if events else ""
 
 
 # -- 5. Sessions, memory, undo ---------------------------------------------------------------------
@@ -1191,7 +1206,7 @@ class SessionStore:
 
     def load(self, session_id: str) -> dict[str, Any]:
         """Return a session; raise RuntimeError that says what is wrong with its file."""
-        path = self.path(self.latest() or "latest" if session_id == "latest" else session_id)
+        path = self.path((self.latest() or "latest") if session_id == "latest" else session_id)
         if not path.exists():
             raise RuntimeError(f"There is no session {session_id}; there are: {self.ids()[-5:]}.")
         try:
@@ -1222,12 +1237,12 @@ def undo_request(agent: MiniAgent) -> str:
     asked = next((event["content"] for event in history[first:] if event["role"] == "user"), "")
     lines = [f"Took back: {one_line(asked, 60)}", *([] if changes else ["no file was changed"])]
     for path, (old, new) in changes.items():
-        is_ours = path.is_file() and path.read_bytes() == new
+        is_parroted = path.is_file() and path.read_bytes() == new
         said = "removed" if old is None else "put back"
-        if is_ours:
+        if is_parroted:
             replace_file(path, old) if old is not None else path.unlink()
         name = path.relative_to(agent.root).as_posix()
-        lines.append(f"{name} {said if is_ours else 'was changed since, and stays as it is'}")
+        lines.append(f"{name} {said if is_parroted else 'was changed since, and stays as it is'}")
     del history[first:]
     agent.session["fold"], agent.turn = min(agent.session.get("fold", 0), first), Turn(agent)
     if agent.session_store:
@@ -1257,9 +1272,9 @@ def delegate(agent: MiniAgent, task: str) -> str:
 # every fault into one sentence.
 
 DEFAULT_HOST = "http://127.0.0.1:11434"
-# The default model's state can't be rolled back to any point: the server resumes NUM_BATCH tokens
-# before the end of the last prompt. A change of it, or of num_ctx, loads the model anew.
-NUM_BATCH = 256
+# The default model is recurrent, its state can't be rolled back to any point: the server resumes
+# NUM_BATCH tokens before the end of the last prompt. To change it, or num_ctx, reloads the model.
+NUM_BATCH = 128
 FAULTS = [  # what a fault looks like, and what the human can do about it
     ("timed out", "Ollama was silent for {timeout:g} s. Loading a model and reading a long prompt"
      " take minutes on a slow machine: raise --ollama-timeout."),
@@ -1307,12 +1322,23 @@ class OllamaModelClient:
         self, model: str, host: str = DEFAULT_HOST, temperature: float = 0.2, top_p: float = 0.9,
         timeout: float = 300, num_ctx: int = WINDOW,
     ) -> None:  # fmt: skip
-        host = host.strip(" \"'/").replace("0.0.0.0", "127.0.0.1")
-        if "://" not in host:  # OLLAMA_HOST may be a name, name:port or :port
-            name, _, port = host.partition(":")
-            host = f"http://{name or '127.0.0.1'}:{port or 11434}"
-        self.model, self.host, self.num_ctx, self.timeout = model, host, num_ctx, timeout
+        scheme, _, address = host.strip(" \"'/").replace("0.0.0.0", "127.0.0.1").rpartition("://")
+        login, _, address = address.rpartition("@")  # user:password
+        name, _, port = address.partition(":")
+        if not scheme:  # OLLAMA_HOST may be a name, name:port or :port
+            scheme, address = "http", f"{name or '127.0.0.1'}:{port or 11434}"
+        self.model, self.num_ctx, self.timeout = model, num_ctx, timeout
+        self.host = self.place = f"{scheme}://{address}"
         self.sampling = {"temperature": temperature, "top_p": top_p}
+        is_local = re.match(r"https?://(127\.|localhost|\[::1\])", self.host)
+        proxies = urllib.request.ProxyHandler({} if is_local else None)
+        self.opener = urllib.request.build_opener(proxies)
+        if login:
+            word = base64.b64encode(urllib.parse.unquote(login).encode()).decode()
+            self.opener.addheaders.append(("Authorization", f"Basic {word}"))
+        proxy = urllib.request.getproxies().get(scheme, "").rpartition("@")[2]
+        if proxy and not is_local and not urllib.request.proxy_bypass(name):
+            self.place += f" (through the proxy {proxy})"
         self.watch: Callable[[str, str], None] = lambda phase, piece: None  # for the terminal
 
     def prepare(self) -> None:
@@ -1349,22 +1375,17 @@ class OllamaModelClient:
 
     def send(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Return the last line of an answer, with the `text` of all lines; raise ModelError."""
-        from http.client import HTTPException
-        from urllib import error, request
-
-        is_local = re.match(r"https?://(127\.|localhost|\[::1\])", self.host)
-        opener = request.build_opener(request.ProxyHandler({} if is_local else None))
         text, chunk = "", dict[str, Any]()
         try:
-            sent = request.Request(self.host + path, json.dumps(body).encode())
-            with opener.open(sent, timeout=self.timeout) as response:
+            sent = urllib.request.Request(self.host + path, json.dumps(body).encode())
+            with self.opener.open(sent, timeout=self.timeout) as response:
                 for line in response:
                     chunk = json.loads(line)
                     if chunk.get("error"):
                         raise self.fault(f"500 {chunk['error']}")
                     text += chunk.get("response") or ""
                     self.watch("writing", chunk.get("response") or "")
-        except error.HTTPError as refusal:
+        except urllib.error.HTTPError as refusal:
             said = ""
             with contextlib.suppress(OSError, HTTPException):
                 said = refusal.read(50_000).decode("utf-8", "replace")
@@ -1382,7 +1403,7 @@ class OllamaModelClient:
         with contextlib.suppress(ValueError, LookupError, TypeError):
             said = said[:4] + json.loads(said[4:])["error"]
         words = next(words for pattern, words in FAULTS if re.search(pattern, said))
-        facts = {"host": self.host, "model": self.model, "timeout": self.timeout}
+        facts = {"host": self.place, "model": self.model, "timeout": self.timeout}
         return ModelError(visible(words.format(fault=said[:300], **facts)))
 
 
@@ -1393,6 +1414,7 @@ class OllamaModelClient:
 
 EXIT_CODES = {"finished": 0, "error": 1, "limit": 3, "contradicted": 3, "interrupted": 130}
 COLORS = {"+": "32", "-": "31", "@": "36", "error": "31", "dim": "2", "bold": "1"}
+HARMLESS = "\u00a0\u202f\u2009\u3000\ufe0e\ufe0f\u200c\u200d"  # blanks, joiners
 HELP = """\
 /memory      the task, the last files and notes     /undo         take the last request back
 /context     how full the window is                 /plan         only look: on or off
@@ -1403,7 +1425,8 @@ Several lines go between lines of triple quotes. @path in a request attaches a f
 
 def visible(text: str, keep: str = "") -> str:
     r"""Return text with what could fool a reader or command a terminal spelt out: ESC is `\x1b`."""
-    odd = [c for c in text if not c.isprintable() or unicodedata.category(c) == "Cf"]
+    hidden = {c for c in set(text) if "\ufe00" <= c <= "\ufe0f" or unicodedata.category(c) == "Cf"}
+    odd = hidden | {c for c in set(text) if not c.isprintable()}
     escapes = {ord(c): c.encode("unicode_escape").decode() for c in odd if c not in keep}
     return text.translate(escapes)
 
@@ -1472,7 +1495,7 @@ class Terminal:
             return "{}+{} -{}".format(head, *event["changed"])
         return f"{head}{len(event['content'].splitlines())} lines"
 
-    def ask(self, what: str, preview: str, answer: str = "") -> str:
+    def confirm(self, what: str, preview: str, answer: str = "") -> str:
         """Show what a call would do; return the human's answer, or the one given as if theirs."""
         self.say(f"\n{what}:", "bold")
         self.say(clip(preview, 20_000))
@@ -1485,7 +1508,14 @@ class Terminal:
         answer = answer or str(sys.stdin.readline())
         if not sys.stdin.isatty() or not answer.endswith("\n"):
             print(visible(answer.strip()), file=sys.stderr, flush=True)
-        return answer
+        return answer + self.pasted()
+
+    def pasted(self) -> str:
+        """Return the lines that are there already, behind one that was read: a paste."""
+        lines = ""
+        while os.name != "nt" and sys.stdin.isatty() and select.select([0], [], [], 0.02)[0]:
+            lines += "\n" + input()
+        return lines
 
     def summary(self) -> str:
         """Return what a turn did, from the record alone, in one line."""
@@ -1500,7 +1530,7 @@ class Terminal:
         is_checked = any("exit_code" in call for call in turn.since_change())
         parts += ["not checked"] if turn.changed() and not is_checked else []
         parts.append("/undo" if turn.changed() else "nothing changed")
-        parts += ["NOT DONE: the record contradicts it"] if turn.stop == "contradicted" else []
+        parts += ["NOT DONE: the record contradicts it"] if turn.outcome == "contradicted" else []
         return " · ".join([*parts, "{} tokens read, {} written".format(*turn.tokens)])
 
     def work(self, request: str) -> int:
@@ -1508,13 +1538,13 @@ class Terminal:
         try:
             answer = self.agent.ask(request)
         except KeyboardInterrupt:
-            self.agent.turn.stop, answer = "interrupted", "Interrupted."
+            self.agent.turn.outcome, answer = "interrupted", "Interrupted."
         except (RuntimeError, OSError) as error:
-            self.agent.turn.stop, answer = "error", str(error)
-        code = EXIT_CODES[self.agent.turn.stop]
+            self.agent.turn.outcome, answer = "error", str(error)
+        code = EXIT_CODES[self.agent.turn.outcome]
         if code in (0, 3):
             self.say("", end="")  # the live line goes
-            print(visible(answer, "\n\t"), flush=True)
+            print(visible(answer, "\n\t" + HARMLESS), flush=True)
         else:
             self.say(answer, "error")
         self.say(textwrap.fill(self.summary(), self.width), "dim" if code == 0 else "error")
@@ -1542,14 +1572,11 @@ class Terminal:
 
     def read(self) -> str:
         """Return the next request: a line, a paste, what stands between lines of triple quotes."""
-        text = input("\nplan> " if self.agent.plan else "\n> ")
-        if text.strip().startswith('"""'):
-            while not text.rstrip().endswith('"""') or len(text.strip()) < 6:
-                text += "\n" + input("... ")
-            return text.strip()[3:-3].strip()
-        while os.name != "nt" and sys.stdin.isatty() and select.select([0], [], [], 0.02)[0]:
-            text += "\n" + input()  # lines that are already there: a paste
-        return text.strip()
+        text = (input("\nplan> " if self.agent.plan else "\n> ") + self.pasted()).strip()
+        while text.startswith('"""') and text.count('"""') < 2:
+            text += "\n" + input("... ")
+        is_quoted = text.startswith('"""') and text.endswith('"""')
+        return text[3:-3].strip() if is_quoted else text
 
     def converse(self) -> int:
         """Read requests and commands until the end; return the exit code of the last request."""
@@ -1560,7 +1587,7 @@ class Terminal:
             try:
                 request = self.read()
                 command = re.fullmatch(r"(/[a-z]+)(?: +(\S*))?", request)
-                if request in ("exit", "quit", "/exit", "/quit"):
+                if request in ("exit", "quit", ":q", "/exit", "/quit", "/bye"):
                     return code
                 if command:
                     self.say(self.run_command(command[1], command[2] or ""))
@@ -1644,7 +1671,7 @@ def start(args: argparse.Namespace) -> int:
     agent.model_client.watch = terminal.watch
     request = " ".join([args.prompt_option or "", *args.prompt]).strip()
     if sys.stdin.isatty() or not request:  # beside a request, what is piped in is no answer
-        agent.ask_human = terminal.ask
+        agent.ask_human = terminal.confirm
     if args.approval == "auto" and not agent.sandbox:
         terminal.say("Commands can write everywhere: bubblewrap is not there to confine them.")
     try:
@@ -1654,9 +1681,11 @@ def start(args: argparse.Namespace) -> int:
             raise
         terminal.say(str(fault), "error")
     if not request:
-        terminal.say(build_welcome(agent, args.model, args.host))
+        terminal.say(build_welcome(agent, args.model, agent.model_client.host))
         return terminal.converse()
-    if not sys.stdin.isatty() and (data := sys.stdin.read(1_000_000)):
+    if not sys.stdin.isatty() and (data := sys.stdin.read()):
+        if len(data) > 20_000:
+            terminal.say(f"Of the {len(data)} characters in the pipe 20000 are used.")
         request += f"\n\nStandard input:\n{clip(data, 20_000)}"
     return terminal.work(request)
 
@@ -1678,7 +1707,9 @@ def run_demo() -> int:
     (folder / "greet.py").write_text("name = 'Ada'\nprint('Hello, ' + nmae)\n", encoding="utf-8")
     agent = build_agent(build_arg_parser().parse_args(["--cwd", str(folder)]))
     agent.model_client, terminal = FakeModelClient(DEMO_REPLIES), Terminal(agent)
-    agent.ask_human = lambda what, preview: terminal.ask(what, preview, "y (says the demo)\n")[:1]
+    agent.ask_human = lambda what, preview: terminal.confirm(what, preview, "y (says the demo)\n")[
+        :1
+    ]
     terminal.say(f"A demo: the model is a script, all else is real. It works in {folder}.")
     terminal.say(f"\n> {DEMO_REQUEST}", "bold")
     code = terminal.work(DEMO_REQUEST)

@@ -9,9 +9,7 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
@@ -42,16 +40,11 @@ Agent = Callable[..., Result]
 DONE = "<final>done</final>"
 
 
-def bug(reason: str) -> pytest.MarkDecorator:
-    """Mark a test of what should be, and is not yet."""
-    return pytest.mark.xfail(strict=True, reason=reason)
-
-
 @contextlib.contextmanager
-def within(seconds: float) -> Iterator[None]:
+def within(seconds):
     """Raise AssertionError when what is inside takes longer."""
 
-    def late(*_: Any) -> None:
+    def late(*_):
         raise AssertionError(f"it took more than {seconds} s")
 
     before = signal.signal(signal.SIGALRM, late)
@@ -63,24 +56,24 @@ def within(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def tail(prompt: str) -> str:
+def tail(prompt):
     """The last paragraph of a prompt: where there is one, what is next."""
     return prompt.rstrip().rpartition("\n\n")[2]
 
 
-def events(root: Path, role: str = "tool") -> list[dict[str, Any]]:
+def events(root, role="tool"):
     """What the sessions of a folder hold, without the files that were attached."""
     files = sorted(root.glob(".mini-coding-agent/sessions/*.json"))
     history = [e for file in files for e in json.loads(file.read_text("utf-8"))["history"]]
     return [e for e in history if e["role"] == role and not e.get("attached")]
 
 
-def commands(root: Path) -> list[str]:
+def commands(root):
     return [e["args"]["command"] for e in events(root) if e["name"] == "run_shell"]
 
 
 @pytest.fixture
-def agent_env(tmp_path: Path) -> Iterator[dict[str, str]]:
+def agent_env(tmp_path):
     """A clean environment: HOME and TMPDIR below tmp_path, nothing of the user's settings.
 
     At the end of the test every process that inherited it is killed (where /proc tells; elsewhere
@@ -94,18 +87,18 @@ def agent_env(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
-def server() -> Iterator[OllamaServer]:
+def server():
     with OllamaServer() as running:
         yield running
 
 
 @pytest.fixture
-def git(agent_env: dict[str, str]) -> Git:
+def git(agent_env):
     """git(*args, cwd) -> its output; identity and date are fixed."""
     who = {"NAME": "Test", "EMAIL": "test@example.org", "DATE": "2026-01-02T03:04:05+0000"}
     identity = {f"GIT_{role}_{k}": v for role in ("AUTHOR", "COMMITTER") for k, v in who.items()}
 
-    def git(*args: str, cwd: Path) -> str:
+    def git(*args, cwd):
         argv, env = ["git", *args], agent_env | identity
         done = subprocess.run(argv, cwd=cwd, env=env, capture_output=True, encoding="utf-8")
         assert done.returncode == 0, f"{argv}: {done.stderr}"
@@ -114,7 +107,7 @@ def git(agent_env: dict[str, str]) -> Git:
     return git
 
 
-def write_files(root: Path, files: Mapping[str, str | bytes] = FILES) -> Path:
+def write_files(root, files=FILES):
     """The folder, with these files in it."""
     for name, content in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -123,13 +116,13 @@ def write_files(root: Path, files: Mapping[str, str | bytes] = FILES) -> Path:
 
 
 @pytest.fixture
-def repo(tmp_path: Path) -> Path:
+def repo(tmp_path):
     """A folder with FILES in it, without git."""
     return write_files(tmp_path / "repo")
 
 
 @pytest.fixture
-def git_repo(repo: Path, git: Git) -> Path:
+def git_repo(repo, git):
     """The folder `repo` as a git repository: on branch main, with FILES in one commit."""
     git("init", "-q", cwd=repo)
     git("symbolic-ref", "HEAD", "refs/heads/main", cwd=repo)
@@ -139,29 +132,29 @@ def git_repo(repo: Path, git: Git) -> Path:
 
 
 @pytest.fixture
-def processes(agent_env: dict[str, str], tmp_path: Path) -> Iterator[Processes]:
+def processes(agent_env, tmp_path):
     started = Processes(agent_env, tmp_path)
     yield started
     started.close()
 
 
 @pytest.fixture
-def spawn(processes: Processes) -> Spawn:
+def spawn(processes):
     """spawn(*args, env={}, cwd=tmp_path, stdin=DEVNULL, program=None, argv=None) -> Popen."""
     return processes.spawn
 
 
 @pytest.fixture
-def run(processes: Processes) -> Run:
+def run(processes):
     """run(*args, stdin=None, timeout=30, env, cwd, program, argv) -> Result(code, out, err)."""
     return processes.run
 
 
 @pytest.fixture
-def agent(run_here: Run, server: OllamaServer, repo: Path) -> Agent:
+def agent(run_here, server, repo):
     """agent(replies, *args, stdin="") runs main() at `repo`; DONE follows the replies."""
 
-    def agent(replies: Iterable[Any], *args: str | Path, **kwargs: Any) -> Result:
+    def agent(replies, *args, **kwargs):
         server.script(replies, then=DONE)
         return run_here("--cwd", repo, "--host", server.url, *args, **kwargs)
 
@@ -169,23 +162,23 @@ def agent(run_here: Run, server: OllamaServer, repo: Path) -> Agent:
 
 
 @pytest.fixture
-def do(agent: Agent) -> Agent:
+def do(agent):
     """do(request, *replies, flags=()) -> the result of a request where everything is allowed."""
 
-    def do(request: str, *replies: Any, flags: Sequence[str] = ()) -> Result:
+    def do(request, *replies, flags=()):
         return agent(replies, "--approval", "auto", *flags, request)
 
     return do
 
 
 @pytest.fixture
-def make(repo: Path) -> Make:
+def make(repo):
     """make(*replies, **settings) -> an agent in this process, at `repo`, that may do everything.
 
     Its model writes the replies and then DONE, three times.
     """
 
-    def make(*replies: str, **settings: Any) -> mca.MiniAgent:
+    def make(*replies, **settings):
         settings = {"approval_policy": "auto", "max_steps": 30} | settings
         return mca.MiniAgent(
             model_client=mca.FakeModelClient([*replies, *[DONE] * 3]),
@@ -197,21 +190,11 @@ def make(repo: Path) -> Make:
 
 
 @pytest.fixture
-def run_here(
-    agent_env: dict[str, str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Run:
+def run_here(agent_env, tmp_path, monkeypatch, capsys):
     """As `run`, but main() in this process: faster, for what no signal and no terminal changes."""
     signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
-    def run_here(
-        *args: str | Path,
-        stdin: str | bytes = "",
-        env: Mapping[str, str | None] | None = None,
-        cwd: Path = tmp_path,
-    ) -> Result:
+    def run_here(*args, stdin="", env=None, cwd=tmp_path):
         (tmp_path / "stdin").write_bytes(stdin.encode() if isinstance(stdin, str) else stdin)
         handlers = {number: signal.getsignal(number) for number in signals}
         capsys.readouterr()
@@ -233,18 +216,11 @@ def run_here(
 
 
 @pytest.fixture
-def terminal(agent_env: dict[str, str], tmp_path: Path) -> Iterator[OpenTerminal]:
+def terminal(agent_env, tmp_path):
     """terminal(*args, env={}, cwd=tmp_path, rows=24, cols=80, program=None) -> Terminal."""
     with contextlib.ExitStack() as stack:
 
-        def open_terminal(
-            *args: str | Path,
-            env: Mapping[str, str | None] | None = None,
-            cwd: Path | None = None,
-            rows: int = 24,
-            cols: int = 80,
-            program: Path | None = None,
-        ) -> Terminal:
+        def open_terminal(*args, env=None, cwd=None, rows=24, cols=80, program=None):
             clean = changed({**agent_env, "TERM": "xterm-256color"}, env)
             argv = [*command_of(program), *args]
             return stack.enter_context(Terminal(argv, cwd or tmp_path, clean, rows, cols))

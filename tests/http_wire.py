@@ -9,11 +9,9 @@ import socket
 import socketserver
 import struct
 import threading
-from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler
-from typing import Any
 
-from ollama_engine import Json, go_json
+from ollama_engine import go_json
 
 
 class ClientGone(ConnectionError):
@@ -23,14 +21,14 @@ class ClientGone(ConnectionError):
 class Server(socketserver.ThreadingTCPServer):
     daemon_threads, block_on_close, request_queue_size = True, False, 64
 
-    def __init__(self, handler: type[Handler]) -> None:
+    def __init__(self, handler):
         self.closing = False
         self.clients: set[socket.socket] = set()
         super().__init__(("127.0.0.1", 0), handler)
         self.listener = threading.Thread(target=self._listen, daemon=True)
         self.listener.start()
 
-    def _listen(self) -> None:
+    def _listen(self):
         """Accept until the connection that `stop` makes; `serve_forever` would end later."""
         while True:
             with contextlib.suppress(OSError):
@@ -39,7 +37,7 @@ class Server(socketserver.ThreadingTCPServer):
                     return client.close()
                 self.process_request(client, address)
 
-    def stop(self) -> None:
+    def stop(self):
         if self.closing:
             return
         self.closing = True
@@ -50,15 +48,15 @@ class Server(socketserver.ThreadingTCPServer):
             with contextlib.suppress(OSError):
                 client.shutdown(socket.SHUT_RDWR)
 
-    def process_request(self, request: Any, client_address: Any) -> None:
+    def process_request(self, request, client_address):
         self.clients.add(request)
         super().process_request(request, client_address)
 
-    def shutdown_request(self, request: Any) -> None:
+    def shutdown_request(self, request):
         self.clients.discard(request)
         super().shutdown_request(request)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, request, client_address):
         """A lost connection is no news; the handler keeps every other error."""
 
 
@@ -69,35 +67,35 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format, *args):
         pass
 
-    def _write(self, line: bytes, poll: bool = True) -> None:
+    def _write(self, line, poll=True):
         data = line + b"\n"
         self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
         if poll:
             self._pause(0.0)
 
-    def _send(self, status: int, body: str | bytes | Json) -> None:
+    def _send(self, status, body):
         kind = "application/json; charset=utf-8" if isinstance(body, dict) else "text/plain"
         data = go_json(body) if isinstance(body, dict) else body
         data = data.encode("utf-8") if isinstance(data, str) else data
         self._head(status, {"Content-Type": kind, "Content-Length": str(len(data))})
         self.wfile.write(data)
 
-    def _head(self, status: int, headers: Mapping[str, str]) -> None:
+    def _head(self, status, headers):
         self.send_response_only(status)
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
 
-    def _pause(self, seconds: float) -> None:
+    def _pause(self, seconds):
         """Wait; ClientGone at once when the client hangs up or the server closes."""
         readable, _, _ = select.select([self.connection], [], [], seconds)
         if readable and not self.connection.recv(1, socket.MSG_PEEK):
             raise ClientGone
 
-    def _drop(self, how: str) -> None:
+    def _drop(self, how):
         self.close_connection = True
         if how == "reset":
             self._pause(0.05)  # a reset may overtake what was written

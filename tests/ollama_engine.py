@@ -9,7 +9,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +26,7 @@ class Model:
     context_length: int = 262144
     architecture: str = "qwen35"
 
-    def show(self) -> Json:
+    def show(self):
         arch = self.architecture
         info = {"general.architecture": arch, f"{arch}.context_length": self.context_length}
         return {"model_info": info, "parameters": "temperature 1\npresence_penalty 1.5"}
@@ -41,7 +41,7 @@ class Request:
     body: Json
 
     @property
-    def options(self) -> Json:
+    def options(self):
         return self.body.get("options") or {}
 
 
@@ -79,29 +79,29 @@ class Runner:
 class ApiError(Exception):
     """Becomes a response with this status and {"error": text}."""
 
-    def __init__(self, status: int, text: str) -> None:
+    def __init__(self, status, text):
         super().__init__(text)
         self.status = status
 
 
-def utf8_tokens(text: str) -> int:
+def utf8_tokens(text):
     """The default token counter: 3.6 bytes of UTF-8 to a token, rounded up."""
     return math.ceil(len(text.encode("utf-8", "replace")) / 3.6)
 
 
-def go_json(value: object) -> bytes:
+def go_json(value):
     """JSON as Go's json.Marshal writes it: compact, UTF-8, with < > & escaped."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     escaped = re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", text)
     return escaped.encode("utf-8", "replace")
 
 
-def common_prefix(left: str, right: str) -> int:
+def common_prefix(left, right):
     """The number of characters that both begin with."""
     return longest(min(len(left), len(right)), lambda n: left[:n] == right[:n])
 
 
-def longest(high: int, fits: Callable[[int], bool]) -> int:
+def longest(high, fits):
     """The largest n in 0..high with fits(n), for a condition that once broken stays so."""
     low = 0
     while low < high:
@@ -110,7 +110,7 @@ def longest(high: int, fits: Callable[[int], bool]) -> int:
     return low
 
 
-def thinned(points: Sequence[int]) -> list[int]:
+def thinned(points):
     """Checkpoints of older requests that survive: each 8192 tokens from the one before it."""
     kept: list[int] = []
     for point in sorted(points):
@@ -119,7 +119,7 @@ def thinned(points: Sequence[int]) -> list[int]:
     return kept[-30:]
 
 
-def overflow(tokens: int, window: int) -> str:
+def overflow(tokens, window):
     """llama-server's JSON refusal, which Ollama passes on as a string."""
     size = f"request ({tokens} tokens) exceeds the available context size ({window} tokens)"
     error = {"code": 400, "message": f"{size}, try increasing it"}
@@ -127,39 +127,37 @@ def overflow(tokens: int, window: int) -> str:
     return json.dumps({"error": error})
 
 
-def now() -> str:
+def now():
     return time.strftime("%Y-%m-%dT%H:%M:%S.123456789Z", time.gmtime())
 
 
 class Engine:
     """The models that are pulled and loaded, and what each prompt costs."""
 
-    def __init__(
-        self, models: Iterable[str | Model], counter: Callable[[str], int], cache: str
-    ) -> None:
+    def __init__(self, models, counter, cache):
         found = [Model(model) if isinstance(model, str) else model for model in models]
         self.models = {model.name: model for model in found}
         self.counter, self.cache = counter, cache
         self.runners: dict[str, Runner] = {}
         self.reloads = 0  # starts of a runner that were caused by changed options
 
-    def find(self, name: str) -> Model:
+    def find(self, name):
         """The model of that name, or ApiError 404 in Ollama's words."""
         if name not in self.models:
             raise ApiError(404, f"model '{name}' not found")
         return self.models[name]
 
-    def prompt_tokens(self, prompt: str) -> int:
+    def prompt_tokens(self, prompt):
         """The uncut `prompt_eval_count` of a prompt, template included."""
         return LEAD + self.counter(prompt.strip()) + TRAIL
 
-    def admit(self, request: Request) -> Generation:
+    def admit(self, request):
         """Load what the request needs and place its prompt."""
         model = self.find(request.body.get("model") or "")
         assert request.body["truncate"] is False, "the server would cut the prompt in silence"
         return self._place(request, self._load(model, request.options))
 
-    def _load(self, model: Model, options: Json) -> Runner:
+    def _load(self, model, options):
         """The runner for these options."""
         window = max(4, min(options.get("num_ctx") or 4096, model.context_length))
         key = (window, *(options.get(name) for name in RUNNER_OPTIONS.split()))
@@ -170,7 +168,7 @@ class Engine:
         self.runners[model.name] = Runner(window, key)
         return self.runners[model.name]
 
-    def _place(self, request: Request, runner: Runner) -> Generation:
+    def _place(self, request, runner):
         text = request.body["prompt"].strip()
         total, window = self.prompt_tokens(text), runner.num_ctx
         if total >= window:
@@ -178,11 +176,11 @@ class Engine:
         reused = self._reuse(runner, text, total, request.options.get("num_batch") or 512)
         return Generation(request, total, max(1, total - reused), window, runner.slots[-1])
 
-    def _reuse(self, runner: Runner, text: str, total: int, batch: int) -> int:
+    def _reuse(self, runner, text, total, batch):
         """How many tokens of the prompt are cached; makes its slot the live one."""
         full = text + "\0"  # \0 stands for the closing tokens of the template
 
-        def shared(slot: Slot) -> int:
+        def shared(slot):
             same = common_prefix(slot.text, full)
             return total if same >= len(full) else LEAD + self.counter(full[:same])
 
@@ -199,7 +197,7 @@ class Engine:
         runner.slots = [*others, Slot(full, total, [*thinned(kept), *new])]
         return resumed
 
-    def room(self, generation: Generation) -> int:
+    def room(self, generation):
         """The tokens that may be generated."""
         window, wanted = generation.num_ctx, generation.request.options.get("num_predict") or -1
         bound = wanted if 0 < wanted <= 10 * window else 10 * window

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
-from ollama_engine import Engine, Generation, Json, Request, longest, now
+from ollama_engine import Json, longest, now
 
 
-def call(name: str, /, **args: Any) -> str:
+def call(name, /, **args):
     elements = "".join(f"<{key}>{value}</{key}>\n" for key, value in args.items())
     return f'<tool name="{name}">\n{elements}</tool>'
 
 
-def write(path: str, content: str = "x\n") -> str:
+def write(path, content="x\n"):
     """A listing: the form in which files are written."""
     return f"{path}\n`````\n{content}`````"
 
 
-def shell(command: str) -> str:
+def shell(command):
     return f'<tool name="run_shell">{command}</tool>'
 
 
@@ -44,11 +44,11 @@ class Reply:
     body: str | bytes | Json | None = None
 
     @property
-    def plain(self) -> bool:
+    def plain(self):
         return bool(self.status or self.body is not None)
 
 
-def limited(reply: Reply, generation: Generation, engine: Engine) -> Reply:
+def limited(reply, generation, engine):
     """The reply cut at a stop string or where the tokens run out, its tokens counted."""
     text, reason, room = reply.text, reply.done_reason, engine.room(generation)
     for stop in generation.request.options.get("stop") or []:
@@ -60,20 +60,20 @@ def limited(reply: Reply, generation: Generation, engine: Engine) -> Reply:
     return replace(reply, text=text, done_reason=reason, eval_count=written)
 
 
-def last_line(reply: Reply, generation: Generation) -> Json:
+def last_line(reply, generation):
     """The last line of a stream; its `response` is empty."""
     counts = {"prompt_eval_count": generation.prompt_tokens, "eval_count": reply.eval_count}
     done = {"done": True, "done_reason": reply.done_reason}
     return blank(generation.request) | done | counts
 
 
-def blank(request: Request) -> Json:
+def blank(request):
     """A stream line without text."""
     name = request.body["model"]
     return {"model": name, "created_at": now(), "response": "", "done": False}
 
 
-def pieces(text: str, sizes: int | Sequence[int], marks: Iterable[int | None]) -> Iterator[str]:
+def pieces(text, sizes, marks):
     """The text in pieces of the given sizes, cycled, with a cut at each mark."""
     at, cycle = 0, itertools.cycle([sizes] if isinstance(sizes, int) else sizes)
     cuts = [mark for mark in marks if mark]

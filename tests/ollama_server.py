@@ -14,8 +14,7 @@ from __future__ import annotations
 import itertools
 import json
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import TracebackType
+from collections.abc import Callable, Iterator
 
 from http_wire import Handler, Server
 from ollama_engine import ApiError, Engine, Generation, Json, Model, Request, go_json, utf8_tokens
@@ -36,14 +35,7 @@ class OllamaServer(Engine):
     `errors` and raised again on exit.
     """
 
-    def __init__(
-        self,
-        models: Iterable[str | Model] = ("qwen3.5:4b",),
-        *,
-        counter: Callable[[str], int] = utf8_tokens,
-        cache: str = "attention",
-        chunk: int | Sequence[int] = 4,
-    ) -> None:
+    def __init__(self, models=("qwen3.5:4b",), *, counter=utf8_tokens, cache="attention", chunk=4):
         super().__init__(models, counter, cache)
         self.chunk = chunk
         self.requests: list[Request] = []
@@ -58,30 +50,28 @@ class OllamaServer(Engine):
         self.port = int(self._tcp.server_address[1])
         self.url = f"http://127.0.0.1:{self.port}"
 
-    def __enter__(self) -> OllamaServer:
+    def __enter__(self):
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind, error, _):
         self.close()
         if self.errors and error is None:
             raise self.errors[0]
 
-    def close(self) -> None:
+    def close(self):
         """Stop listening and cut every connection, without waiting for clients."""
         self._tcp.stop()
 
-    def script(self, items: Iterable[ScriptItem], then: ScriptItem | None = None) -> None:
+    def script(self, items, then=None):
         """Set the replies to come, in order; `then` answers whatever comes after them."""
         with self._lock:
             self._items, self._then = iter([*items]), then
 
     @property
-    def prompts(self) -> list[str]:
+    def prompts(self):
         return [generation.request.body["prompt"] for generation in self.generations]
 
-    def _start(self, request: Request) -> Generation:
+    def _start(self, request):
         with self._lock:
             try:
                 started = self.admit(request)
@@ -91,14 +81,14 @@ class OllamaServer(Engine):
             self.generations.append(started)
             return started
 
-    def _end(self, generation: Generation, text: str) -> None:
+    def _end(self, generation, text):
         """Book the generation; before its last bytes go out, so that a client's next sees it."""
         with self._lock:
             if not generation.ended:
                 generation.slot.text += text[: generation.sent_chars]
             generation.ended = True
 
-    def _next(self, generation: Generation) -> Reply:
+    def _next(self, generation):
         """The next scripted reply, its text as the server would let it through."""
         with self._lock:
             item = next(self._items, self._then)
@@ -109,7 +99,7 @@ class OllamaServer(Engine):
 
 
 class _Server(Server):
-    def __init__(self, owner: OllamaServer) -> None:
+    def __init__(self, owner):
         self.owner = owner
         super().__init__(_Handler)
 
@@ -117,7 +107,7 @@ class _Server(Server):
 class _Handler(Handler):
     server: _Server
 
-    def do_POST(self) -> None:
+    def do_POST(self):
         owner, length = self.server.owner, int(self.headers.get("Content-Length") or 0)
         request = Request(
             self.path, dict(self.headers.items()), json.loads(self.rfile.read(length))
@@ -138,7 +128,7 @@ class _Handler(Handler):
         except OSError:
             self.close_connection = True
 
-    def _generate(self, request: Request) -> None:
+    def _generate(self, request):
         owner = self.server.owner
         generation = owner._start(request)
         reply = Reply()
@@ -153,7 +143,7 @@ class _Handler(Handler):
         finally:
             owner._end(generation, reply.text)
 
-    def _play(self, generation: Generation, reply: Reply) -> None:
+    def _play(self, generation, reply):
         self._pause(reply.hang if reply.hang_after is None else 0.0)
         owner = self.server.owner
         final = last_line(reply, generation)
@@ -165,7 +155,7 @@ class _Handler(Handler):
             owner._end(generation, reply.text)
             self._finish(reply, final)
 
-    def _text(self, generation: Generation, reply: Reply) -> bool:
+    def _text(self, generation, reply):
         """Stream thinking and text; False when the reply drops the connection."""
         line, sizes = blank(generation.request), reply.chunk or self.server.owner.chunk
         for piece in pieces(reply.thinking, sizes, ()):
@@ -185,7 +175,7 @@ class _Handler(Handler):
                 generation.sent_chars += len(piece)
         return True
 
-    def _finish(self, reply: Reply, final: Json) -> None:
+    def _finish(self, reply, final):
         if reply.garbage_line is not None:
             self._write(reply.garbage_line.encode("utf-8"))
         if reply.error_line is not None:
@@ -194,9 +184,9 @@ class _Handler(Handler):
             self._write(go_json(final), poll=False)
         self.wfile.write(b"0\r\n\r\n")
 
-    def _begin(self) -> None:
+    def _begin(self):
         self._head(200, {"Content-Type": "application/x-ndjson", "Transfer-Encoding": "chunked"})
 
-    def _plain(self, reply: Reply) -> None:
+    def _plain(self, reply):
         body = reply.body if reply.body is not None else {"error": reply.text}
         self._send(reply.status or 200, body)

@@ -7,10 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = Path(os.environ.get("MCA_FILE", ROOT / "mini_coding_agent.py")).resolve()
@@ -31,7 +29,7 @@ class Result:
     err: str
 
 
-def clean_env(home: Path, scratch: Path, mark: str) -> dict[str, str]:
+def clean_env(home, scratch, mark):
     """The environment without the user's settings; its processes carry the mark."""
     kept = {
         name: value
@@ -51,18 +49,18 @@ def clean_env(home: Path, scratch: Path, mark: str) -> dict[str, str]:
     }
 
 
-def command_of(script: Path | None) -> Sequence[str | Path]:
+def command_of(script):
     """What starts this script; None: the program under test."""
     return [sys.executable, script] if script else START
 
 
-def changed(env: Mapping[str, str], by: Mapping[str, str | None] | None) -> dict[str, str]:
+def changed(env, by):
     """The environment with these values; None takes a name away."""
     merged = {**env, **(by or {})}
     return {name: value for name, value in merged.items() if value is not None}
 
 
-def kill_marked(mark: str) -> None:
+def kill_marked(mark):
     """Kill the processes whose environment holds this mark, until a look finds none (Linux)."""
     wanted, found = f"{MARK}={mark}".encode(), True
     while found:
@@ -74,7 +72,7 @@ def kill_marked(mark: str) -> None:
                     found = True
 
 
-def kill_group(process: subprocess.Popen[bytes]) -> None:
+def kill_group(process):
     """Kill a process that `spawn` started, and its group."""
     if sys.platform == "win32":
         process.kill()
@@ -86,19 +84,11 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
 class Processes:
     """Starts programs, and kills them with their groups at `close()`."""
 
-    def __init__(self, env: Mapping[str, str], cwd: Path) -> None:
+    def __init__(self, env, cwd):
         self.env, self.cwd = env, cwd
         self.started: list[subprocess.Popen[bytes]] = []
 
-    def spawn(
-        self,
-        *args: str | Path,
-        env: Mapping[str, str | None] | None = None,
-        cwd: Path | None = None,
-        stdin: int | IO[Any] = subprocess.DEVNULL,
-        program: Path | None = None,
-        argv: Sequence[str | Path] | None = None,
-    ) -> subprocess.Popen[bytes]:
+    def spawn(self, *args, env=None, cwd=None, stdin=subprocess.DEVNULL, program=None, argv=None):
         """Start the program, output to pipes, in a session without a controlling terminal.
 
         `env` is added to the clean one, None removes a name; `program` is started as a script;
@@ -113,13 +103,7 @@ class Processes:
         self.started.append(process)
         return process
 
-    def run(
-        self,
-        *args: str | Path,
-        stdin: str | bytes | None = None,
-        timeout: float = 30.0,
-        **kwargs: Any,
-    ) -> Result:
+    def run(self, *args, stdin=None, timeout=30.0, **kwargs):
         """Run the program to its end.
 
         `stdin` is what a pipe delivers before it closes; None: /dev/null. After `timeout` seconds
@@ -135,7 +119,7 @@ class Processes:
             raise AssertionError(f"{timeout} s passed; {late.stdout!r}, {late.stderr!r}") from None
         return Result(process.returncode, *(text.decode("utf-8", "replace") for text in (out, err)))
 
-    def close(self) -> None:
+    def close(self):
         for process in self.started:
             kill_group(process)
             process.wait()

@@ -12,9 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -29,9 +26,7 @@ ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*([@-~]|$)|\x1b\].*?(\x07|\x1b\\|$)|\x1b.
 class Terminal:
     """A program on a pseudo-terminal of its own, in its own session; `with` kills its group."""
 
-    def __init__(
-        self, argv: Sequence[str | Path], cwd: Path, env: Mapping[str, str], rows: int, cols: int
-    ) -> None:
+    def __init__(self, argv, cwd, env, rows, cols):
         if sys.platform == "win32":
             pytest.skip("Windows has no pseudo-terminals in Python's standard library")
         import fcntl
@@ -49,17 +44,17 @@ class Terminal:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def __enter__(self) -> Terminal:
+    def __enter__(self):
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self._reader.join(1.0)
         os.close(self._master)
 
-    def _read(self) -> None:
+    def _read(self):
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         while not self._eof:
             try:
@@ -72,30 +67,30 @@ class Terminal:
                 self._changed.notify_all()
 
     @property
-    def plain(self) -> str:
+    def plain(self):
         """All output so far, without escape sequences, its line ends as \\n."""
         return ESCAPE.sub("", self.raw)
 
-    def send(self, text: str) -> None:
+    def send(self, text):
         """Type the text, without Enter."""
         os.write(self._master, text.encode("utf-8"))
 
-    def line(self, text: str = "") -> None:
+    def line(self, text=""):
         """Type the text and Enter."""
         self.send(text + "\r")
 
-    def paste(self, text: str) -> None:
+    def paste(self, text):
         """Paste as a terminal does: bracketed where the program has asked for it."""
         text = text.replace("\n", "\r")
         asked = self.raw.rfind("\x1b[?2004h") > self.raw.rfind("\x1b[?2004l")
         self.send(f"\x1b[200~{text}\x1b[201~" if asked else text)
 
-    def ctrl_c(self) -> None:
+    def ctrl_c(self):
         """Press Ctrl-C, a little later: Python's input() loses what comes before its read."""
         time.sleep(0.1)
         self.send("\x03")
 
-    def expect(self, wanted: str | re.Pattern[str], timeout: float = 10.0) -> str:
+    def expect(self, wanted, timeout=10.0):
         """The plain output since the last match, up to the end of this one.
 
         AssertionError when the timeout (seconds) passes or the program ends first.
@@ -110,7 +105,7 @@ class Terminal:
             start, self._mark = self._mark, found.end()
             return self.plain[start : self._mark]
 
-    def wait(self, timeout: float = 10.0) -> int:
+    def wait(self, timeout=10.0):
         """The exit code, -N after signal N."""
         code = self.process.wait(timeout)
         self._reader.join(1.0)

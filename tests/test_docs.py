@@ -7,7 +7,6 @@ import re
 import pytest
 
 import mini_coding_agent as mca
-from conftest import Agent
 from program import PROGRAM, ROOT
 
 README = (ROOT / "README.md").read_text("utf-8")
@@ -15,13 +14,13 @@ DOCUMENTS = {name: (ROOT / name).read_text("utf-8") for name in ("README.md", "E
 SOURCE = PROGRAM.read_text("utf-8").splitlines()
 
 
-def rows(head: str) -> list[list[str]]:
+def rows(head):
     """The cells of the table whose first row begins with these cells."""
     table = README.partition(f"\n| {head}")[2].partition("\n\n")[0].splitlines()[2:]
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table]
 
 
-def test_the_readme_lists_the_flags_with_the_defaults_that_there_are() -> None:
+def test_the_readme_lists_the_flags_with_the_defaults_that_there_are():
     actions = {
         flag: action for action in mca.build_arg_parser()._actions for flag in action.option_strings
     }
@@ -34,7 +33,7 @@ def test_the_readme_lists_the_flags_with_the_defaults_that_there_are() -> None:
     assert wrong == [] and all(action.help for action in actions.values())
 
 
-def test_the_readme_lists_the_commands_that_help_lists(agent: Agent) -> None:
+def test_the_readme_lists_the_commands_that_help_lists(agent):
     shown = set(
         re.findall(r"(?<!\S)/[a-z]+", agent([], stdin="/help\n").err.rpartition("/help helps")[2])
     )
@@ -43,19 +42,19 @@ def test_the_readme_lists_the_commands_that_help_lists(agent: Agent) -> None:
 
 
 @pytest.mark.parametrize("text", [README, mca.build_arg_parser().format_help()], ids=["", "help"])
-def test_each_exit_code_is_named(text: str) -> None:
+def test_each_exit_code_is_named(text):
     told = re.search(r"(?is)exit\s+codes:(.{,300})", text)
     assert told and {*mca.EXIT_CODES.values(), 2} <= {*map(int, re.findall(r"\d+", told[1]))}
 
 
-def test_each_path_of_this_repository_in_the_documents_exists() -> None:
+def test_each_path_of_this_repository_in_the_documents_exists():
     text = "\n".join(DOCUMENTS.values())
     paths = re.findall(r"\]\((?!https?:)([^)#]+)", text)
     paths += re.findall(r"(?<![\w/.-])((?:tests|\.ci|\.github)/[\w./-]*\w)", text)
     assert len(paths) > 5 and [path for path in paths if not (ROOT / path).exists()] == []
 
 
-def test_the_readme_says_on_which_line_each_chapter_begins() -> None:
+def test_the_readme_says_on_which_line_each_chapter_begins():
     found = []
     for title, _, where in rows("part |"):
         number, line = re.fullmatch(r"\[(\d+)\]\(mini_coding_agent\.py#L(\d+)\)", where).groups()  # type: ignore[union-attr]
@@ -71,5 +70,5 @@ def test_the_readme_says_on_which_line_each_chapter_begins() -> None:
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_no_figure_is_still_to_be_filled_in(name: str) -> None:
+def test_no_figure_is_still_to_be_filled_in(name):
     assert re.findall(r"MEASURED\w*|TODO|FIXME|XXX", DOCUMENTS[name]) == []

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import DONE, FILES, Agent, Make, Run
+from conftest import DONE, FILES
 from ollama_replies import call, shell, write
-from ollama_server import OllamaServer, Request
 
 AUTO, SESSIONS = ("--approval", "auto"), ".mini-coding-agent/sessions/*.json"
 DELEGATE = call("delegate", task="look into it")
@@ -37,16 +35,14 @@ MODES: dict[str, tuple[list[str], str, bool, str, int | None]] = {  # ..., happe
 }
 
 
-def tree(root: Path) -> dict[str, bytes]:
+def tree(root):
     files = [path for path in root.rglob("*") if path.is_file() and ".mini-" not in str(path)]
     return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
 @pytest.mark.parametrize("tool", RISKY)
 @pytest.mark.parametrize("mode", MODES)
-def test_a_risky_call_happens_only_where_mode_and_human_let_it(
-    agent: Agent, server: OllamaServer, repo: Path, mode: str, tool: str
-) -> None:
+def test_a_risky_call_happens_only_where_mode_and_human_let_it(agent, server, repo, mode, tool):
     flags, typed, happens, told, code = MODES[mode]
     before = tree(repo)
     replies = [DELEGATE, RISKY[tool]] if mode == "subagent" else [RISKY[tool]]
@@ -58,19 +54,17 @@ def test_a_risky_call_happens_only_where_mode_and_human_let_it(
 
 
 @pytest.mark.parametrize("tool", ["write_file", "patch_file"])
-def test_a_plan_is_an_answer_though_a_change_was_denied_on_the_way(agent: Agent, tool: str) -> None:
+def test_a_plan_is_an_answer_though_a_change_was_denied_on_the_way(agent, tool):
     done = agent([RISKY[tool]], "--plan", "Do it.")
     assert (done.code, done.out) == (0, "done\n")
 
 
-def test_always_holds_for_this_file_tool_or_this_command_until_the_program_ends(
-    agent: Agent, repo: Path
-) -> None:
+def test_always_holds_for_this_file_tool_or_this_command_until_the_program_ends(agent, repo):
     before = tree(repo)
     one, other = shell("echo x >> a.txt"), shell("echo x >> b.txt")
     left = {1: write("x.txt"), 2: write("y.txt"), 3: one, 4: one, 5: other, 6: RISKY["patch_file"]}
 
-    def play(prompt: str, request: Request) -> str:
+    def play(prompt, request):
         return left.pop(int(re.findall(r"Do (\d)", prompt)[-1]), DONE)
 
     typed = ["Do 1.", "a", "Do 2.", "Do 3.", "a", "Do 4.", "Do 5.", "n", "Do 6.", "n"]
@@ -89,10 +83,10 @@ def test_always_holds_for_this_file_tool_or_this_command_until_the_program_ends(
     assert done.err.count("Allow?") == 1 and not (repo / "z.txt").exists()
 
 
-def test_what_is_shown_is_what_happens(make: Make, repo: Path) -> None:
+def test_what_is_shown_is_what_happens(make, repo):
     shown: list[tuple[str, str]] = []
 
-    def human(what: str, preview: str) -> str:
+    def human(what, preview):
         shown.append((what, preview))
         return "y"
 
@@ -112,12 +106,10 @@ def test_what_is_shown_is_what_happens(make: Make, repo: Path) -> None:
 
 
 @pytest.mark.parametrize("tool", ["write_file", "patch_file"])
-def test_what_was_changed_while_the_question_stood_is_not_overwritten(
-    make: Make, repo: Path, tool: str
-) -> None:
+def test_what_was_changed_while_the_question_stood_is_not_overwritten(make, repo, tool):
     mine = FILES["calc.py"] + "# mine\n"
 
-    def human(what: str, preview: str) -> str:
+    def human(what, preview):
         (repo / "calc.py").write_text(mine)
         return "y"
 
@@ -127,7 +119,7 @@ def test_what_was_changed_while_the_question_stood_is_not_overwritten(
     assert (repo / "calc.py").read_text().endswith("# mine\n")
 
 
-def test_looking_asks_nobody(agent: Agent, repo: Path) -> None:
+def test_looking_asks_nobody(agent, repo):
     looks = [call("read_file", path="calc.py", start=2), call("search", pattern="add")]
     looks += [call("list_files", path="pkg")]
     done = agent(looks, "--approval", "never", "What is there?")
@@ -149,8 +141,8 @@ INSIDE = """mkdir d && echo x > d/a && mv d/a b && ln -s b c && rm -r d b c && e
 
 @pytest.mark.skipif(os.name == "nt", reason="nothing confines commands there")
 def test_under_auto_a_command_writes_only_in_the_workspace_and_the_temporary_folder(
-    run: Run, server: OllamaServer, repo: Path, tmp_path: Path
-) -> None:
+    run, server, repo, tmp_path
+):
     (tmp_path / "victim").write_text("old\n")
     replies = [shell(" ".join(INSIDE.split())), *map(shell, OUTSIDE)]
     server.script(replies, then=DONE)

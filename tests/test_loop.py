@@ -23,7 +23,6 @@ DOUBTED = [
     ("Fix add in calc.py.", [write("calc.py", CALC), NEW], "Nothing was changed yet"),
     ("Fix add.", ['<tool name="read_file">no.py</tool>', DONE, NEW], "last call failed"),
     ("Fix add.", [shell("grep 'b + a' *.py"), DONE, NEW], "last call failed"),
-    ("Create a.py and b.py.", [write("a.py"), DONE, write("b.py")], "b.py"),
     ("Add c.txt and run it.", [write("c.txt"), DONE, shell("true")], "run"),
     ("What is calc.py?", ["<final>your answer to the user</final>", IT_IS], "one of the forms"),
     ("What is calc.py?", ["Use read_file to find it.", IT_IS], "one of the forms"),
@@ -250,5 +249,5 @@ def test_every_model_call_has_the_options_that_the_server_needs(do, server):
     for generation in server.generations:
         body, options = generation.request.body, generation.request.options
         assert (body["truncate"], body["think"], body["stream"]) == (False, False, True)
-        wanted = {"num_ctx": 9000, "num_batch": 256, "presence_penalty": 0, "top_p": 0.5}
+        wanted = {"num_ctx": 9000, "num_batch": 128, "presence_penalty": 0, "top_p": 0.5}
         assert {name: options[name] for name in wanted} == wanted

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json
 import socket
-from pathlib import Path
 
 import pytest
 
-from conftest import DONE, Agent, Run
+from conftest import DONE
 from ollama_replies import write
 from ollama_server import Model, OllamaServer, Reply
-from program import Result
 
 
-def dead_port() -> int:
+def dead_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def said(done: Result, words: str, code: int = 1) -> None:
+def said(done, words, code=1):
     """The program ended with this code, and one sentence about the model holds the words."""
     assert (done.code, done.out) == (code, ""), done
     assert "Traceback" not in done.err
@@ -51,8 +49,8 @@ FAULTS = {
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_of_the_server_is_one_sentence_and_the_session_goes_on_later(
-    agent: Agent, server: OllamaServer, repo: Path, name: str
-) -> None:
+    agent, server, repo, name
+):
     fault, words = FAULTS[name]
     said(agent([write("new.txt"), fault, fault], *AUTO, "--ollama-timeout", "0.3", "add it"), words)
     (file,) = repo.glob(".mini-coding-agent/sessions/*.json")
@@ -73,9 +71,7 @@ PASSING = {
 
 
 @pytest.mark.parametrize("name", PASSING)
-def test_a_fault_that_passes_is_met_with_one_more_try(
-    agent: Agent, server: OllamaServer, name: str
-) -> None:
+def test_a_fault_that_passes_is_met_with_one_more_try(agent, server, name):
     done = agent([PASSING[name]], "hello?")
     assert (done.code, done.out) == (0, "done\n")
     sent = [request.body for request in server.requests if request.path == "/api/generate"]
@@ -83,21 +79,17 @@ def test_a_fault_that_passes_is_met_with_one_more_try(
 
 
 @pytest.mark.parametrize("name", ["a bad request", "silence", "a garbage line"])
-def test_what_does_not_pass_is_not_asked_again(
-    agent: Agent, server: OllamaServer, name: str
-) -> None:
+def test_what_does_not_pass_is_not_asked_again(agent, server, name):
     agent([FAULTS[name][0]], "--ollama-timeout", "0.3", "hello?")
     assert [request.path for request in server.requests].count("/api/generate") == 1
 
 
-def test_a_server_that_is_not_there_is_named_with_what_starts_it(run_here: Run, repo: Path) -> None:
+def test_a_server_that_is_not_there_is_named_with_what_starts_it(run_here, repo):
     done = run_here("--cwd", repo, "--host", f"127.0.0.1:{dead_port()}", "hello?")
     said(done, "`ollama serve`")
 
 
-def test_an_unknown_model_is_named_with_the_command_that_gets_it(
-    agent: Agent, server: OllamaServer
-) -> None:
+def test_an_unknown_model_is_named_with_the_command_that_gets_it(agent, server):
     said(agent([], "--model", "nope:1b", "hello?"), "`ollama pull nope:1b`")
     assert server.prompts == []
 
@@ -105,15 +97,13 @@ def test_an_unknown_model_is_named_with_the_command_that_gets_it(
 @pytest.mark.parametrize(
     "reply", [Reply(thinking="hm, what now"), "<think>hm, what now</think>", "<think>hm", " "]
 )
-def test_a_reply_that_is_only_thinking_is_a_slip(
-    agent: Agent, server: OllamaServer, reply: Reply | str
-) -> None:
+def test_a_reply_that_is_only_thinking_is_a_slip(agent, server, reply):
     done = agent([reply], "What is 1 + 1?")
     assert (done.code, done.out) == (0, "done\n")
     assert "That did nothing" in server.prompts[1] and "hm" not in server.prompts[1].split()
 
 
-def test_the_window_is_never_larger_than_the_models_own(run_here: Run, repo: Path) -> None:
+def test_the_window_is_never_larger_than_the_models_own(run_here, repo):
     with OllamaServer([Model("small", 8192), Model("large", 262144)]) as server:
         server.script([], then=DONE)
         for name, asked in (("small", 32768), ("small", 4096), ("large", 32768)):
@@ -129,17 +119,13 @@ def test_the_window_is_never_larger_than_the_models_own(run_here: Run, repo: Pat
     ["127.0.0.1:{}", ":{}", "http://127.0.0.1:{}/", '"0.0.0.0:{}"', " localhost:{} ",
      "http://0.0.0.0:{}"],
 )  # fmt: skip
-def test_ollama_host_may_be_written_in_each_of_ollamas_forms(
-    run_here: Run, server: OllamaServer, repo: Path, form: str
-) -> None:
+def test_ollama_host_may_be_written_in_each_of_ollamas_forms(run_here, server, repo, form):
     server.script([], then=DONE)
     env = {"OLLAMA_HOST": form.format(server.port)}
     assert run_here("--cwd", repo, "hello?", env=env).out == "done\n"
 
 
-def test_a_proxy_is_for_other_machines_alone(
-    run_here: Run, server: OllamaServer, repo: Path
-) -> None:
+def test_a_proxy_is_for_other_machines_alone(run_here, server, repo):
     server.script([], then=DONE)
     proxy = {"http_proxy": f"http://127.0.0.1:{dead_port()}", "no_proxy": None}
     assert run_here("--cwd", repo, "--host", server.url, "hello?", env=proxy).out == "done\n"

@@ -13,7 +13,7 @@ from ollama_server import OllamaServer
 SLIP = '<tool name="launch_rocket">x</tool>'
 
 
-def read(number: int) -> str:
+def read(number):
     return f'<tool name="read_file">part{number:02}.txt</tool>'
 
 
@@ -25,7 +25,7 @@ def parts(repo):
         write_files(repo, {f"part{number:02}.txt": lines})
 
 
-def breaks(prompts: list[str]) -> list[int]:
+def breaks(prompts):
     """The prompts that do not begin with the one before without its tail."""
     found = []
     for n, (one, two) in enumerate(itertools.pairwise(prompts), 1):
@@ -70,7 +70,7 @@ def test_a_fold_is_told_keeps_request_and_memory_and_lets_the_prompt_grow_again(
         assert request.strip() in prompt and f"alpha {n} 59\n" in prompt
 
 
-@pytest.mark.parametrize("rate, window", [(2, "5500"), (1, "9000")])  # 1: digits, for one
+@pytest.mark.parametrize("rate, window", [(2, "5800"), (1, "9000")])  # 1: digits, for one
 def test_a_prompt_that_the_server_refuses_is_folded_once_and_sent_again(
     run_here, repo, rate, window
 ):

@@ -5,8 +5,6 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -41,7 +39,7 @@ class Row:
     cut: bool = False
 
 
-def reader(root: Path, row: Row = Row("")) -> Any:
+def reader(root, row=Row("")):
     """What reads replies in this folder; the one place here that knows how the program does it."""
     workspace = mca.WorkspaceContext.build(write_files(root, row.files))
     agent = mca.MiniAgent(mca.FakeModelClient([]), workspace, None)
@@ -49,7 +47,7 @@ def reader(root: Path, row: Row = Row("")) -> Any:
         agent.run_tool("read_file", {"path": path})
     agent.turn = mca.Turn(agent, row.request)
 
-    def read_reply(reply: str, cut: bool = False) -> list[tuple[str, dict[str, str]]] | str:
+    def read_reply(reply, cut=False):
         try:
             read = mca.parse(reply, cut, mca.View(agent))
         except mca.ToolError as error:
@@ -71,12 +69,9 @@ ROWS = {
     )},
     **{form: is_call(form.replace("...", NEW), write()) for form in (
         "```python:calc.py\n...```", "```python calc.py\n...```", '```python title="calc.py"\n...```',
-        "```calc.py\n...```", "```python\n# calc.py\n...```", "calc.py\n~~~\n...~~~",
+        "```calc.py\n...```", "calc.py\n~~~\n...~~~",
         "calc.py\n`````\n...`````", "calc.py\n```\n...```\n<final>done</final>",
     )},
-    "a comment that the file on the disk begins with": is_call(
-        "```python\n# pkg/util.py\nX = 1\nY = 3\n```", write("pkg/util.py", "# pkg/util.py\nX = 1\nY = 3\n")),
-    "another comment": is_call("```js\n// web/app.js\nrun()\n```", write("web/app.js", "run()\n")),
     "no path, one new file in the request": is_call(
         SCRIPT, write("hello.py", "a = 1\nb = 2\n"), request="Write hello.py for 1.3.0, see core.load."),
     "no path, two new files in the request": is_text(SCRIPT, request="Write hello.py and bye.py."),
@@ -84,11 +79,9 @@ ROWS = {
     "no path, half of a file that is not in view": is_text(BLOCK, seen=["notes.md"]),
     "no path, few lines of a file in view": is_text("```python\nreturn a + b\n```"),
     "a sentence about a file, and none of it below": is_text("See `calc.py`:\n\n```python\nimport sys\n```"),
-    "a sentence about a new file": is_call("I add `a.py`:\n\n```python\nx()\n```", write("a.py", "x()\n")),
     "shell without a path": is_text("Run it:\n\n```sh\npython calc.py\n```"),
     "shell, though the request names a file": is_text("```bash\nset -e\nls\n```", request="Write run.sh."),
     "shell below a path": is_call("run.sh\n```bash\nls\n```", write("run.sh", "ls\n")),
-    "a tool's name above a block": is_call("run_shell\n```sh\nls -l\n```", shell("ls -l")),
     "an empty block and a new file": is_call("new.py\n```\n```", write("new.py", "")),
     "an empty block and a file that is there": is_text("calc.py\n```\n```"),
     "a block in a numbered list": is_call(
@@ -173,7 +166,6 @@ RISKY = {
     "a list": "1. It is\n\n   `calc.py`:\n   ```python\n   a = 1\n   ```\n2. Good",
     "a command": 'I run it.\n<tool name="run_shell">rm -rf build/cache</tool>',
     "a command as an attribute": '<tool name="run_shell" command="rm -rf build/cache"></tool>',
-    "a command in a block": "run_shell\n```\nrm -rf build/cache\n```\n",
     "elements": "<tool name='write_file'><path>a.py</path><content>\nx = 1\n</content></tool>",
     "a patch": '<tool name="patch_file">\n<path>calc.py</path>\n<old_text>a + b</old_text>\n'
     "<new_text>b + a</new_text>\n</tool>",

@@ -8,15 +8,13 @@ import os
 import re
 import stat
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import mini_coding_agent as mca
-from conftest import DONE, FILES, Agent, Git, Run, write_files
+from conftest import DONE, FILES, write_files
 from ollama_replies import write
-from ollama_server import OllamaServer, Request
 from program import PROGRAM
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX modes, links and signals")
@@ -31,30 +29,30 @@ HISTORY: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-def folder(repo: Path) -> Path:
+def folder(repo):
     return repo / ".mini-coding-agent" / "sessions"
 
 
-def plant(repo: Path, data: Any, name: str = "old") -> Path:
+def plant(repo, data, name="old"):
     """Put a session file there: bytes, or what becomes JSON."""
     raw = data if isinstance(data, bytes) else json.dumps(data).encode()
     write_files(folder(repo), {f"{name}.json": raw})
     return folder(repo) / f"{name}.json"
 
 
-def session(**more: Any) -> dict[str, Any]:
+def session(**more):
     about = {"id": "old", "created_at": "2026-01-02T03:04:05", "workspace_root": "/gone"}
     return about | {"history": HISTORY} | more
 
 
 @posix
 def test_each_event_is_saved_before_the_model_is_asked_again_and_for_its_owner_alone(
-    agent: Agent, git_repo: Path, git: Git
-) -> None:
+    agent, git_repo, git
+):
     saved: list[list[str]] = []
 
-    def look(reply: str) -> Any:
-        def item(prompt: str, request: Request) -> str:
+    def look(reply):
+        def item(prompt, request):
             (file,) = folder(git_repo).iterdir()
             assert stat.S_IMODE(file.stat().st_mode) == 0o600
             history = json.loads(file.read_text())["history"]
@@ -69,9 +67,7 @@ def test_each_event_is_saved_before_the_model_is_asked_again_and_for_its_owner_a
     assert git("status", "--short", cwd=git_repo) == "?? a.txt\n"
 
 
-def test_a_session_goes_on_by_its_id_or_as_the_latest(
-    agent: Agent, server: OllamaServer, repo: Path
-) -> None:
+def test_a_session_goes_on_by_its_id_or_as_the_latest(agent, server, repo):
     agent([], "the first request")
     (first,) = folder(repo).iterdir()
     agent([], "the second request")
@@ -83,9 +79,7 @@ def test_a_session_goes_on_by_its_id_or_as_the_latest(
 
 
 @pytest.mark.parametrize("wanted", ["nope", "../../x", "old.json", "o" * 300, "\x1b[2J"])
-def test_an_unknown_id_is_named_with_the_sessions_that_there_are(
-    agent: Agent, server: OllamaServer, repo: Path, wanted: str
-) -> None:
+def test_an_unknown_id_is_named_with_the_sessions_that_there_are(agent, server, repo, wanted):
     before = plant(repo, session()).read_bytes()
     done = agent([], f"--resume={wanted}", "hello?")
     assert (done.code, done.out) == (2, "") and "Traceback" not in done.err
@@ -94,7 +88,7 @@ def test_an_unknown_id_is_named_with_the_sessions_that_there_are(
     assert server.requests == [] and [f.read_bytes() for f in folder(repo).iterdir()] == [before]
 
 
-def event(**more: Any) -> dict[str, Any]:
+def event(**more):
     return session(history=[HISTORY[0], HISTORY[1] | more])
 
 
@@ -119,9 +113,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("name", DAMAGED)
-def test_a_damaged_session_is_named_in_one_sentence_and_stays_as_it_is(
-    agent: Agent, server: OllamaServer, repo: Path, name: str
-) -> None:
+def test_a_damaged_session_is_named_in_one_sentence_and_stays_as_it_is(agent, server, repo, name):
     path = plant(repo, DAMAGED[name])
     before = path.read_bytes()
     done = agent([], "--resume", "old", "hello?")
@@ -131,7 +123,7 @@ def test_a_damaged_session_is_named_in_one_sentence_and_stays_as_it_is(
     assert agent([], "hello?").code == 0 and path.read_bytes() == before
 
 
-def test_an_error_shows_no_escape_sequence_of_a_folders_name(run_here: Run, tmp_path: Path) -> None:
+def test_an_error_shows_no_escape_sequence_of_a_folders_name(run_here, tmp_path):
     plant(tmp_path / "a\x1b]0;x", b"{")
     done = run_here("--cwd", tmp_path / "a\x1b]0;x", "--resume", "old", "hello?")
     assert done.code == 2 and "\x1b" not in done.err and r"a\x1b]0;x" in done.err
@@ -139,7 +131,7 @@ def test_an_error_shows_no_escape_sequence_of_a_folders_name(run_here: Run, tmp_
 
 @posix
 @pytest.mark.parametrize("kind", ["pipe", "folder"])
-def test_a_session_that_is_no_file_keeps_nobody_waiting(run: Run, repo: Path, kind: str) -> None:
+def test_a_session_that_is_no_file_keeps_nobody_waiting(run, repo, kind):
     path = plant(repo, session())
     path.unlink()
     os.mkfifo(path) if kind == "pipe" else path.mkdir()
@@ -149,9 +141,7 @@ def test_a_session_that_is_no_file_keeps_nobody_waiting(run: Run, repo: Path, ki
 
 @posix
 @pytest.mark.parametrize("link", [".mini-coding-agent", ".mini-coding-agent/sessions"])
-def test_nothing_is_written_where_a_link_of_the_state_folder_leads(
-    agent: Agent, repo: Path, tmp_path: Path, link: str
-) -> None:
+def test_nothing_is_written_where_a_link_of_the_state_folder_leads(agent, repo, tmp_path, link):
     outside = write_files(
         tmp_path / "outside", {"sub/.gitignore": "mine\n", ".gitignore": "mine\n"}
     )
@@ -164,9 +154,7 @@ def test_nothing_is_written_where_a_link_of_the_state_folder_leads(
     assert all((outside / name).read_text() == "mine\n" for name in found)
 
 
-def test_a_session_of_the_first_edition_and_of_its_peer_goes_on(
-    agent: Agent, server: OllamaServer, repo: Path
-) -> None:
+def test_a_session_of_the_first_edition_and_of_its_peer_goes_on(agent, server, repo):
     memory = {"task": "add a file", "files": ["x.txt"], "notes": ["write_file: wrote x.txt"]}
     path = plant(repo, session(memory=memory))
     done = agent([], "--resume", "old", "what did you do?")
@@ -196,9 +184,7 @@ for _ in range(25):
 
 
 @posix
-def test_a_session_survives_fifty_kills_at_random_moments(
-    run: Run, server: OllamaServer, repo: Path
-) -> None:
+def test_a_session_survives_fifty_kills_at_random_moments(run, server, repo):
     server.chunk = 2000
     number = itertools.count()
     server.script([], then=lambda *_: write(f"x{next(number)}.txt", "x y\n" * 5000))
@@ -217,14 +203,12 @@ def test_a_session_survives_fifty_kills_at_random_moments(
 # Undo
 
 
-def test_undo_puts_files_back_removes_new_ones_and_takes_the_conversation_back(
-    agent: Agent, server: OllamaServer, repo: Path
-) -> None:
+def test_undo_puts_files_back_removes_new_ones_and_takes_the_conversation_back(agent, server, repo):
     replies = [write("calc.py", NEW), write("sub/new.txt"), DONE]
     replies += [write("calc.py", NEW + "\n# more\n"), write("sub/new.txt", "y\n"), DONE]
     states: dict[str, tuple[str, list[str]]] = {}
 
-    def state(prompt: str, request: Request) -> str:
+    def state(prompt, request):
         new = repo / "sub" / "new.txt"
         asked = re.findall(r"turn it|add more|tell me \w+", prompt)
         text = (repo / "calc.py").read_text() + (new.read_text() if new.exists() else "-")
@@ -242,10 +226,8 @@ def test_undo_puts_files_back_removes_new_ones_and_takes_the_conversation_back(
     assert done.code == 0
 
 
-def test_undo_leaves_alone_what_the_human_changed_since(
-    agent: Agent, server: OllamaServer, repo: Path
-) -> None:
-    def human(prompt: str, request: Request) -> str:
+def test_undo_leaves_alone_what_the_human_changed_since(agent, server, repo):
+    def human(prompt, request):
         (repo / "calc.py").write_text("# mine\n")
         (repo / "new.txt").write_text("mine\n")
         (repo / "README.md").unlink()
@@ -259,7 +241,7 @@ def test_undo_leaves_alone_what_the_human_changed_since(
     assert done.err.count("changed since") == 3 and "nothing to undo" in done.err
 
 
-def test_a_planted_session_with_undo_records_changes_nothing(agent: Agent, repo: Path) -> None:
+def test_a_planted_session_with_undo_records_changes_nothing(agent, repo):
     records = [{"path": "calc.py", "before": "x", "old": "x", "new": CALC}, [0, {"calc.py": "x"}]]
     history = [e | {"undo": records, "file": "calc.py", "changed": [1, 1]} for e in HISTORY]
     plant(repo, session(history=history, undo=records))

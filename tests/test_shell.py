@@ -8,14 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from conftest import Make, Spawn, write_files
+from conftest import write_files
 from ollama_replies import shell
-from ollama_server import OllamaServer
 
 resource = pytest.importorskip("resource")
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
@@ -24,28 +21,29 @@ KILOBYTE = 1024 if sys.platform == "darwin" else 1  # as ru_maxrss counts
 AUTO = ("--approval", "auto")
 
 
-def did(make: Make, command: str, **more: int) -> str:
+def did(make, command, **more):
     return make().run_tool("run_shell", {"command": command, **more})
 
 
-def within(seconds: float, reached: Callable[[], bool]) -> bool:
+def within(seconds, reached):
     end = time.monotonic() + seconds
     while not reached() and time.monotonic() < end:
         time.sleep(0.01)
     return reached()
 
 
-def gone(file: Path) -> bool:
+def gone(file):
     """Whether the process whose id a file holds ends soon."""
     pid = file.read_text().strip()
 
-    def is_over() -> bool:
+    def is_over():
         ps = ["ps", "-o", "stat=", "-p", pid]
         return subprocess.run(ps, capture_output=True, text=True).stdout.strip()[:1] in ("", "Z")
 
-    return pid.isdigit() and within(2, is_over)
+    return pid.isdigit() and within(10, is_over)
 
 
+NO_STATE = "(this does not last: each command starts anew in the project's folder)"
 TOLD = {
     "echo one; echo two >&2; echo three": "exit code 0\none\ntwo\nthree",
     "echo why >&2; exit 3": "exit code 3\nwhy",
@@ -59,24 +57,27 @@ TOLD = {
     r"printf 'a\r\nb\r\n'": "exit code 0\na\nb",
     r"printf '\xff\xfe'": "exit code 0\n\ufffd\ufffd",
     "[[ abc == a* ]] && source <(echo 'echo sourced')": "exit code 0\nsourced",
+    "cat <(echo {1..3}); : 2>&1": "exit code 0\n1 2 3",
+    "echo A=1 >act; source ./act && echo $A": "exit code 0\n1",
+    "cd pkg": f"exit code 0\n{NO_STATE}\n(no output)", "export A=1": f"exit code 0\n{NO_STATE}\n(no output)",
+    "cd pkg && ls": "exit code 0\n__init__.py\nutil.py",
+    "sleep 30 &": "exit code 0\n(what was started in the background ended with the command)\n(no output)",
     "echo $GIT_EDITOR $EDITOR $GIT_TERMINAL_PROMPT": "exit code 0\nfalse false 0",
     "basename $(pwd)": "exit code 0\nrepo",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("command", TOLD)
-def test_a_command_has_no_terminal_and_no_input_and_its_output_is_clean(
-    make: Make, command: str
-) -> None:
+def test_a_command_has_no_terminal_and_no_input_and_its_output_is_clean(make, command):
     assert did(make, command) == TOLD[command]
 
 
-def test_a_command_that_closes_its_output_is_waited_for(make: Make, repo: Path) -> None:
+def test_a_command_that_closes_its_output_is_waited_for(make, repo):
     assert did(make, "exec >&- 2>&-; sleep 0.2; touch late; exit 3").startswith("exit code 3")
     assert (repo / "late").exists()
 
 
-def test_a_failed_command_is_an_error_for_the_record(make: Make) -> None:
+def test_a_failed_command_is_an_error_for_the_record(make):
     agent = make()
     for command, code in (("exit 3", 3), ("true", 0)):
         agent.run_tool("run_shell", {"command": command})
@@ -84,23 +85,21 @@ def test_a_failed_command_is_an_error_for_the_record(make: Make) -> None:
         assert (event["exit_code"], event["ok"]) == (code, code == 0)
 
 
-def test_a_timeout_ends_the_command_and_all_that_it_started(make: Make, tmp_path: Path) -> None:
+def test_a_timeout_ends_the_command_and_all_that_it_started(make, tmp_path):
     file, started = tmp_path / "pid", time.monotonic()
     told = did(make, f"echo begun; (sleep 30 & echo $! >{file}; wait) | cat", timeout=1)
     assert told == "error: stopped after 1 seconds\nbegun" and time.monotonic() - started < 3
     assert gone(file)
 
 
-def test_what_is_left_in_the_background_ends_with_its_command(make: Make, tmp_path: Path) -> None:
+def test_what_is_left_in_the_background_ends_with_its_command(make, tmp_path):
     file, started = tmp_path / "pid", time.monotonic()
     assert did(make, f"sleep 30 & echo $! >{file}; echo begun") == "exit code 0\nbegun"
     assert time.monotonic() - started < 2 and gone(file)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_signal_at_the_program_ends_its_command(
-    spawn: Spawn, server: OllamaServer, repo: Path, number: signal.Signals
-) -> None:
+def test_a_signal_at_the_program_ends_its_command(spawn, server, repo, number):
     file = repo / "pid"
     server.script([shell(BEGIN)])
     program = spawn("--cwd", repo, "--host", server.url, *AUTO, "Run it.")
@@ -111,16 +110,14 @@ def test_a_signal_at_the_program_ends_its_command(
     assert gone(file) and b"Traceback" not in err and out == b""
 
 
-def test_much_output_is_clipped_in_the_open_and_never_held_as_a_whole(make: Make) -> None:
+def test_much_output_is_clipped_in_the_open_and_never_held_as_a_whole(make):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     told = did(make, "yes | head -c 50000000; echo the end")
     assert len(told) < 10_000 and told.endswith("the end") and "left out ...]" in told
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000 * KILOBYTE
 
 
-def test_variables_whose_names_say_secret_are_not_passed_on(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_variables_whose_names_say_secret_are_not_passed_on(make, monkeypatch):
     secret = [
         "GITHUB_TOKEN",
         "aws_secret_access_key",
@@ -134,7 +131,7 @@ def test_variables_whose_names_say_secret_are_not_passed_on(
 
 
 @pytest.mark.parametrize("command", ["git commit --amend", "git rebase -i HEAD"])
-def test_an_editor_fails_at_once(make: Make, git_repo: Path, command: str) -> None:
+def test_an_editor_fails_at_once(make, git_repo, command):
     started = time.monotonic()
     who = "git config user.name x; git config user.email x@example.org; "
     assert re.match(r"exit code [1-9]", did(make, who + command))
@@ -144,9 +141,7 @@ def test_an_editor_fails_at_once(make: Make, git_repo: Path, command: str) -> No
 @pytest.mark.parametrize(
     ("command", "proves"), [("discover -p 'nothing*'", False), ("test_x", True)]
 )
-def test_a_run_of_no_tests_is_said_to_prove_nothing(
-    make: Make, repo: Path, command: str, proves: bool
-) -> None:
+def test_a_run_of_no_tests_is_said_to_prove_nothing(make, repo, command, proves):
     test = "import unittest\n\n\nclass T(unittest.TestCase):\n    def test(self):\n        pass\n"
     write_files(repo, {"test_x.py": test})
     told = did(make, f'"{sys.executable}" -m unittest {command}')

@@ -6,14 +6,11 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from conftest import DONE, FILES, Agent, OpenTerminal, write_files
+from conftest import DONE, FILES, write_files
 from ollama_replies import call, shell, write
-from ollama_server import OllamaServer, Request
 from terminal import Terminal
 
 PROMPT = re.compile(r"(?:^|[\r\n])(?:plan)?> ")
@@ -24,10 +21,10 @@ Talk = Callable[..., Terminal]
 
 
 @pytest.fixture
-def talk(terminal: OpenTerminal, server: OllamaServer, repo: Path) -> Talk:
+def talk(terminal, server, repo):
     """talk(*replies, args=()) -> the program on a terminal, at its first prompt."""
 
-    def talk(*replies: Any, args: tuple[str, ...] = (), **kwargs: Any) -> Terminal:
+    def talk(*replies, args=(), **kwargs):
         server.script(replies, then=DONE)
         tty = terminal(*("--cwd", kwargs.pop("at", repo), "--host", server.url, *args), **kwargs)
         tty.expect(PROMPT)
@@ -36,13 +33,13 @@ def talk(terminal: OpenTerminal, server: OllamaServer, repo: Path) -> Talk:
     return talk
 
 
-def say(tty: Terminal, text: str) -> str:
+def say(tty, text):
     """Type a line; what was printed up to the next prompt."""
     tty.line(text)
     return tty.expect(PROMPT)
 
 
-def answer(tty: Terminal, keys: str) -> str:
+def answer(tty, keys):
     """Wait for the question and, as a person does, a moment; what stood above the question."""
     shown = tty.expect(QUESTION)
     time.sleep(0.05)  # what is typed earlier than that is dropped
@@ -50,7 +47,7 @@ def answer(tty: Terminal, keys: str) -> str:
     return shown
 
 
-def requests(server: OllamaServer) -> list[str]:
+def requests(server):
     """The last request in each prompt."""
     return [prompt.rpartition("The request: ")[2].strip() for prompt in server.prompts]
 
@@ -63,9 +60,7 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_a_change_is_shown_as_a_diff_and_asked_about(
-    talk: Talk, server: OllamaServer, repo: Path, name: str
-) -> None:
+def test_a_change_is_shown_as_a_diff_and_asked_about(talk, server, repo, name):
     typed, happens, told = ANSWERS[name]
     tty = talk(write("calc.py", NEW))
     tty.line("Change add in calc.py.")
@@ -75,10 +70,8 @@ def test_a_change_is_shown_as_a_diff_and_asked_about(
     assert ((repo / "calc.py").read_text() == NEW) == happens and told in server.prompts[-1]
 
 
-def test_ctrl_c_ends_the_request_and_not_the_program(
-    talk: Talk, server: OllamaServer, repo: Path
-) -> None:
-    def slow(prompt: str, request: Request) -> str:
+def test_ctrl_c_ends_the_request_and_not_the_program(talk, server, repo):
+    def slow(prompt, request):
         tty.ctrl_c()
         time.sleep(0.5)
         return write("calc.py", NEW)
@@ -98,7 +91,7 @@ def test_ctrl_c_ends_the_request_and_not_the_program(
     assert tty.wait() == 0 and (repo / "calc.py").read_text() == FILES["calc.py"]
 
 
-def test_what_was_typed_before_the_question_does_not_answer_it(talk: Talk, repo: Path) -> None:
+def test_what_was_typed_before_the_question_does_not_answer_it(talk, repo):
     typed = threading.Event()
     tty = talk(lambda *_: (typed.wait(5), write("calc.py", NEW))[1])
     tty.line("Change calc.py.")
@@ -118,9 +111,7 @@ COMMANDS = {
 }  # fmt: skip
 
 
-def test_a_command_says_what_it_did_and_never_reaches_the_model(
-    talk: Talk, server: OllamaServer
-) -> None:
+def test_a_command_says_what_it_did_and_never_reaches_the_model(talk, server):
     tty = talk(write("calc.py", NEW), args=AUTO)
     say(tty, "Change calc.py.")
     before = len(server.prompts)
@@ -130,7 +121,7 @@ def test_a_command_says_what_it_did_and_never_reaches_the_model(
     assert len(server.prompts) == before
 
 
-def test_plan_mode_shows_in_the_prompt_and_ends_as_it_began(talk: Talk, repo: Path) -> None:
+def test_plan_mode_shows_in_the_prompt_and_ends_as_it_began(talk, repo):
     tty = talk(write("calc.py", NEW), DONE, write("calc.py", NEW), args=AUTO)
     assert say(tty, "/plan").endswith("plan> ")
     assert "denied" in say(tty, "Change calc.py.") and (repo / "calc.py").read_text() != NEW
@@ -139,15 +130,13 @@ def test_plan_mode_shows_in_the_prompt_and_ends_as_it_began(talk: Talk, repo: Pa
     assert (repo / "calc.py").read_text() == NEW
 
 
-@pytest.mark.parametrize("word", ["/exit", "/quit", "exit", "quit"])
-def test_there_are_words_to_leave_with(agent: Agent, server: OllamaServer, word: str) -> None:
+@pytest.mark.parametrize("word", ["/exit", "/quit", "exit", "quit", ":q", "/bye"])
+def test_there_are_words_to_leave_with(agent, server, word):
     assert agent([], stdin=f"{word}\nhello?\n").code == 0 and server.prompts == []
 
 
 @pytest.mark.parametrize("term", ["xterm-256color", "dumb"])
-def test_a_paste_is_one_request_even_with_commands_in_it(
-    talk: Talk, server: OllamaServer, repo: Path, term: str
-) -> None:
+def test_a_paste_is_one_request_even_with_commands_in_it(talk, server, repo, term):
     tty = talk(env={"TERM": term})
     tty.paste("def f():\n    return 1\n\n/exit\n/undo it")
     tty.line()
@@ -162,9 +151,7 @@ BLOCKS = {
 
 
 @pytest.mark.parametrize("typed", BLOCKS)
-def test_what_stands_between_triple_quotes_is_one_request(
-    agent: Agent, server: OllamaServer, typed: str
-) -> None:
+def test_what_stands_between_triple_quotes_is_one_request(agent, server, typed):
     assert agent([], stdin=f"{typed}\n/exit\n").code == 0
     assert {*requests(server)} == {BLOCKS[typed]}
 
@@ -172,9 +159,7 @@ def test_what_stands_between_triple_quotes_is_one_request(
 EVIL = "\x1b]0;evil\x07\x1b[2J\u202eevil\u2066\x9b2J\r\b"
 
 
-def test_nothing_that_commands_a_terminal_or_fools_a_reader_gets_through(
-    talk: Talk, tmp_path: Path
-) -> None:
+def test_nothing_that_commands_a_terminal_or_fools_a_reader_gets_through(talk, tmp_path):
     where = write_files(tmp_path / "re\x1b]0;po\u202e", FILES | {"bad.txt": f"{EVIL}\nold\n"})
     fails = shell(f"printf '%s\\n' '{EVIL}'; exit 3")
     tty = talk(write("bad.txt", f"{EVIL}\nnew\n"), fails, call("read_file", path=EVIL),
@@ -190,18 +175,14 @@ def test_nothing_that_commands_a_terminal_or_fools_a_reader_gets_through(
 @pytest.mark.parametrize(
     ("env", "forbidden"), [({"NO_COLOR": "1"}, "\x1b\\[[0-9;]*m"), ({"TERM": "dumb"}, "\x1b"), ({}, "")]
 )  # fmt: skip
-def test_colour_is_for_terminals_that_have_it(
-    talk: Talk, env: dict[str, str], forbidden: str
-) -> None:
+def test_colour_is_for_terminals_that_have_it(talk, env, forbidden):
     tty = talk(write("calc.py", NEW), args=AUTO, env=env)
     say(tty, "Change calc.py.")
     assert not forbidden or not re.search(forbidden, tty.raw)
     assert forbidden or re.search("\x1b\\[[0-9;]*m", tty.raw)
 
 
-def test_a_missing_server_is_said_before_the_first_request(
-    terminal: OpenTerminal, repo: Path
-) -> None:
+def test_a_missing_server_is_said_before_the_first_request(terminal, repo):
     tty = terminal("--cwd", repo, "--host", "127.0.0.1:9")
     shown = tty.expect(PROMPT)
     assert "`ollama serve`" in shown and "Mini-Coding-Agent" in shown
@@ -223,9 +204,7 @@ SUMMARIES = {
 
 
 @pytest.mark.parametrize("name", SUMMARIES)
-def test_standard_output_is_the_answer_alone_and_the_summary_is_the_record(
-    agent: Agent, name: str
-) -> None:
+def test_standard_output_is_the_answer_alone_and_the_summary_is_the_record(agent, name):
     replies, request, told, untold = SUMMARIES[name]
     done = agent(replies, *AUTO, "-p", request)
     last = " ".join(done.err.rpartition("0 s · ")[2].split())
@@ -233,12 +212,12 @@ def test_standard_output_is_the_answer_alone_and_the_summary_is_the_record(
     assert all(words in last for words in told) and not any(words in last for words in untold), last
 
 
-def test_a_failed_command_shows_its_last_lines(agent: Agent) -> None:
+def test_a_failed_command_shows_its_last_lines(agent):
     err = agent([shell("seq 50; exit 3")], *AUTO, "What does seq say?").err
     assert "exit 3" in err and re.search(r"(?m)^ +49\n +50$", err) and not re.search(r"\b30\b", err)
 
 
-def test_what_is_piped_in_beside_a_request_is_data(agent: Agent, server: OllamaServer) -> None:
+def test_what_is_piped_in_beside_a_request_is_data(agent, server):
     done = agent([], "What is wrong here?", stdin="Traceback: boom\n/exit\n")
     assert (done.code, done.out) == (0, "done\n")
     assert (

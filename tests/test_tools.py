@@ -129,7 +129,7 @@ IMAGE = b"\x89PNG\xff"
     ("write_file", ["six/same.py", "3\n"], "one/same.py, two/same.py"),
     ("write_file", ["pkg", "x\n"], "no file that can be written"),
     *(("write_file", [path, "x\n"], "escapes|relative|belongs to git") for path in (
-        "$HOME/x", "C:\\x", "..\\x", "\x1b[31m", ".git\\config", ".git /x", ".ｇｉｔ/config", "pkg/../.git/x")),
+        "~/x", "$HOME/x", "C:\\x", "a\x07b", "x\n", "..\\x", "\x1b[31m", ".git\\config", ".git /x", ".ｇｉｔ/config", "pkg/../.git/x")),
     ("read_file", ["nowhere.py"], "calc.py.*pkg/util.py"), ("list_files", ["nowhere"], "calc.py"),
 ])  # fmt: skip
 def test_what_can_not_be_done_is_an_error_that_helps(repo, make, name, args, words):
@@ -177,7 +177,9 @@ def test_what_the_request_speaks_of_or_gets_another_name_is_no_loss(repo, make, 
     assert (repo / "calc.py").read_text() == after
 
 
-@pytest.mark.parametrize("raw", ["src/calc.py", "/calc.py", "path/to/CALC.py", "src\\calc.py"])
+@pytest.mark.parametrize(
+    "raw", ["src/calc.py", "/calc.py", "path/to/CALC.py", ".\\calc.py", "Calc.PY"]
+)
 def test_a_path_that_is_nearly_right_is_resolved(repo, make, raw):
     assert use(make(), "read_file", raw).startswith("calc.py\n```\n")
     assert use(make(), "patch_file", raw, "a + b", "b + a").startswith("patched calc.py")

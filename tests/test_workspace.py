@@ -11,17 +11,14 @@ from pathlib import Path
 import pytest
 
 import mini_coding_agent as mca
-from conftest import FILES, Agent, Git, Make, write_files
+from conftest import FILES, Git, write_files
 from ollama_replies import call
-from ollama_server import OllamaServer
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX links, pipes and programs")
 SECRET = "the secret text"
 
 
-def test_the_snapshot_tells_branch_status_commits_rules_and_files(
-    agent: Agent, server: OllamaServer, git_repo: Path, git: Git
-) -> None:
+def test_the_snapshot_tells_branch_status_commits_rules_and_files(agent, server, git_repo, git):
     git("update-ref", "refs/remotes/origin/trunk", "HEAD", cwd=git_repo)
     git("symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/trunk", cwd=git_repo)
     (git_repo / "calc.py").write_text("changed\n")
@@ -34,9 +31,7 @@ def test_the_snapshot_tells_branch_status_commits_rules_and_files(
         assert text in server.prompts[0], text
 
 
-def test_the_list_of_files_is_bounded_and_says_so(
-    agent: Agent, server: OllamaServer, repo: Path
-) -> None:
+def test_the_list_of_files_is_bounded_and_says_so(agent, server, repo):
     write_files(repo, {f"deep/d{n}/f{n}.txt": "x" * 100 for n in range(300)})
     agent([], "hello?")
     listed = server.prompts[0].partition("The project's files")[2].partition("\n\n")[0].splitlines()
@@ -46,8 +41,8 @@ def test_the_list_of_files_is_bounded_and_says_so(
 
 @pytest.mark.parametrize("with_git", [True, False])
 def test_what_git_ignores_and_what_is_clutter_is_neither_listed_nor_searched(
-    make: Make, git_repo: Path, with_git: bool
-) -> None:
+    make, git_repo, with_git
+):
     hidden = {"node_modules/m.js": "greet\n", "__pycache__/c.py": "greet\n", ".git/x": "greet\n"}
     ignored = {"build/b.py": "greet\n", "x.log": "greet\n"}
     write_files(git_repo, hidden | (ignored if with_git else {}))
@@ -67,8 +62,8 @@ def test_what_git_ignores_and_what_is_clutter_is_neither_listed_nor_searched(
 Plant = Callable[[Path, Path, str, Git], None]
 
 
-def config(*pairs: str) -> Plant:
-    def plant(repo: Path, outside: Path, program: str, git: Git) -> None:
+def config(*pairs):
+    def plant(repo, outside, program, git):
         for pair in pairs:
             key, _, value = pair.partition("=")
             git("config", key, value.format(program=program, outside=outside), cwd=repo)
@@ -79,7 +74,7 @@ def config(*pairs: str) -> Plant:
     return plant
 
 
-def hooks(repo: Path, outside: Path, program: str, git: Git) -> None:
+def hooks(repo, outside, program, git):
     for name in ("post-index-change", "post-checkout", "pre-commit", "reference-transaction"):
         (repo / ".git" / "hooks" / name).parent.mkdir(exist_ok=True)
         (repo / ".git" / "hooks" / name).write_text(f"#!/bin/sh\n{program}\n")
@@ -87,7 +82,7 @@ def hooks(repo: Path, outside: Path, program: str, git: Git) -> None:
     os.utime(repo / "README.md")
 
 
-def include(repo: Path, outside: Path, program: str, git: Git) -> None:
+def include(repo, outside, program, git):
     text = (
         f'[filter "x"]\n\tclean = {program}\n\trequired = true\n[core]\n\tfsmonitor = {program}\n'
     )
@@ -96,24 +91,24 @@ def include(repo: Path, outside: Path, program: str, git: Git) -> None:
     os.utime(repo / "README.md")
 
 
-def git_file(repo: Path, outside: Path, program: str, git: Git) -> None:
+def git_file(repo, outside, program, git):
     (repo / ".git").rename(repo.parent / "moved")
     (repo / ".git").write_text(f"gitdir: {outside}/.git\n")
 
 
-def git_link(repo: Path, outside: Path, program: str, git: Git) -> None:
+def git_link(repo, outside, program, git):
     (repo / ".git").rename(repo.parent / "moved")
     (repo / ".git").symlink_to(outside / ".git")
 
 
-def links(repo: Path, outside: Path, program: str, git: Git) -> None:
+def links(repo, outside, program, git):
     for name in ("AGENTS.md", "README.md", "calc.py"):
         (repo / name).unlink()
         (repo / name).symlink_to(outside / "secret.txt")
     (repo / "folder").symlink_to(outside)
 
 
-def pipes(repo: Path, outside: Path, program: str, git: Git) -> None:
+def pipes(repo, outside, program, git):
     for name in ("AGENTS.md", "README.md", "calc.py"):
         (repo / name).unlink()
         os.mkfifo(repo / name)
@@ -138,8 +133,8 @@ HOSTILE: dict[str, Plant] = {
 @posix
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_folder_runs_nothing_and_brings_nothing_from_outside(
-    agent: Agent, server: OllamaServer, git_repo: Path, git: Git, tmp_path: Path, name: str
-) -> None:
+    agent, server, git_repo, git, tmp_path, name
+):
     outside, canary = write_files(tmp_path / "outside", {"secret.txt": SECRET}), tmp_path / "canary"
     git("init", "-q", cwd=outside)
     git("checkout", "-q", "-b", "secret-branch", cwd=outside)
@@ -166,7 +161,7 @@ def test_a_hostile_folder_runs_nothing_and_brings_nothing_from_outside(
 
 
 @posix
-def test_tools_never_leave_the_workspace(make: Make, repo: Path, tmp_path: Path) -> None:
+def test_tools_never_leave_the_workspace(make, repo, tmp_path):
     for name in ("out", "repo-evil"):
         write_files(tmp_path / name, {"secret.txt": SECRET})
     links = {"folder": "../out", "file": "../out/secret.txt", "one": "two", "two": "folder"}
