@@ -43,16 +43,16 @@ import textwrap
 import threading
 import time
 import unicodedata
-import urllib.error
-import urllib.parse
-import urllib.request
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.error import HTTPError
+from urllib.parse import unquote
+from urllib.request import ProxyHandler, Request, build_opener, getproxies, proxy_bypass
 
 __version__ = "0.2.0"
 Event = dict[str, Any]  # role, content, created_at; a tool's also name, args, ok and what it did
@@ -68,7 +68,7 @@ class ToolError(ValueError):
 # itself, because an exit code can't be talked into anything; an answer that the record contradicts
 # is doubted; and whatever the model says, the human's summary is made from the record.
 
-MAX_SLIPS, MAX_DOUBTS, MAX_CHECKS = 3, 2, 3
+MAX_SLIPS, MAX_DOUBTS = 3, 2
 HEAT = 0.3  # added to the temperature after a slip: what led there once leads there again
 FORMS = "Use one of the forms above: a path with a code block below it, or a <tool> call."
 NEXT = """\
@@ -102,6 +102,7 @@ class MiniAgent:
     plan: bool = False  # as read_only, but the human can switch it
     ask_human: Callable[[str, str], str] | None = None  # (what, preview) -> the answer
     tell: Callable[[str, Any], None] = lambda kind, what: None  # for the terminal
+    may_check: bool = True  # until the human declines a check
     sandbox: list[str] = field(default_factory=list)  # stands before each command, see Extras
 
     def __post_init__(self) -> None:
@@ -159,11 +160,10 @@ class Turn:
     def __init__(self, agent: MiniAgent, request: str = "") -> None:
         self.agent, self.request, self.started = agent, request, time.monotonic()
         self.first = len(agent.session["history"])  # the index of its first event
-        self.steps = self.slips = self.doubts = self.checks = 0  # slips: those in a row
+        self.steps = self.slips = self.doubts = 0  # slips: those in a row
         self.notice = ""  # stands in the tail of the next prompt, which is then asked hotter
         self.was_cut = False  # the last reply reached the limit of new tokens
         self.warned: set[str] = set()  # files whose loss was warned of, see `guard`
-        self.removed: set[str] = set()  # names that were taken out of files, see `half_rename`
         self.answer, self.outcome = "", "finished"  # or contradicted, limit, error, interrupted
         self.tokens = (0, 0)  # read and written
 
@@ -215,12 +215,7 @@ class Turn:
             todo = NOTHING if nothing_done else NEXT if self.calls()[-1]["ok"] else AGAIN
             return self.slip(f"{REPEATED} {todo}")
         for call in calls:
-            event = run_call(self.agent, call)
-            is_last = call is calls[-1] and event["ok"] and "changed" in event
-            if is_last and (problem := half_rename(self.agent)):
-                event |= {"content": f"{event['content']}\nerror: {problem}", "ok": False}
-            self.agent.record(event)
-            if not event["ok"]:
+            if not self.agent.record(run_call(self.agent, call))["ok"]:
                 break
         self.steps, self.slips = self.steps + 1, 0
         return None
@@ -247,16 +242,16 @@ class Turn:
         """Run the command that can judge a change, unless it passed since; False if it fails."""
         # Asked to check its own work instead, a small model rewrites what is right.
         agent, since = self.agent, self.since_change()
-        may_run = {"auto": True, "ask": bool(agent.ask_human)}.get(agent.approval_policy)
-        if not self.changed() or not since[-1]["ok"] or not may_run or self.checks >= MAX_CHECKS:
+        can_run = {"auto": True, "ask": bool(agent.ask_human)}.get(agent.approval_policy)
+        if not (self.changed() and since[-1]["ok"] and can_run and agent.may_check):
             return True
         command = check_command(agent)
         if not command or any(c["ok"] and c["args"].get("command") == command for c in since):
             return True
         event = run_call(agent, Call("run_shell", {"command": command}), check=True)
         if DENIED in event["content"]:
+            agent.may_check = False
             return True  # the human does without it, and the model need not know
-        self.checks += not event["ok"]
         return bool(agent.record(event)["ok"])
 
     def doubt(self, final: Final) -> str:
@@ -265,21 +260,15 @@ class Turn:
         may_fail = calls and TOOLS[calls[-1]["name"]].risky and not wants_change
         if calls and not calls[-1]["ok"] and not may_fail:  # "do the tests pass?" may get a no
             return "The last call failed, so the request is not fulfilled yet. Correct it."
-        if self.checks >= MAX_CHECKS and "exit_code" not in calls[-1]:  # the last was no run
-            return f"The tests failed and were not run since. Run them. {FORMS}"
         if not changed and wants_change and re.search(ACTS, self.request):
             return NOTHING
-        to_run = re.search(r"(?i)(^|[.,;:] |\b(and|then|please|you) )run\b", self.request)
-        if to_run and all(call["name"] != "run_shell" for call in calls):
-            return f"The request says to run something, and nothing was run yet. {FORMS}"
         if not self.doubts and all("attached" in call for call in calls):  # it has not looked
             if re.search(r"(?i)\bhow many\b", self.request):
-                return f"Do not count by yourself. Run a command that counts. {FORMS}"
+                return f"Do not count by yourself, run a command: {TOOLS['run_shell'].form}"
             if not calls and not View(self.agent).seen:
                 return f"You have not looked at anything yet. {FORMS}"
         is_parroted = len(final.text) > 3 and final.text in RULES + NEXT + AGAIN + NOTHING
-        tells_how = not final.tagged and re.search(r"run_shell|read_file|list_files", final.text)
-        return FORMS if is_parroted or tells_how else ""
+        return FORMS if is_parroted else ""
 
     def wants_change(self) -> bool:
         """Tell whether the request asks for something to be done, so that words are not enough."""
@@ -505,21 +494,18 @@ def attach_files(agent: MiniAgent) -> None:
 #                                                block, or the one new file that was asked for
 #     something else, the block is shell         an illustration
 #
-# INVARIANT: a risky call that breaks off is not run. What completes one is its end: the fence, the
-# closing element; for a command in bare text, that the reply was not cut.
+# INVARIANT: a risky call that breaks off is not run: its end is the fence or the closing element.
 # INVARIANT: a call inside of something else is not run: in thinking, in a file, in a quotation.
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """A tool call as the model meant it."""
 
     name: str
     args: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Final:
+class Final(NamedTuple):
     """An answer: in <final>, or plain text."""
 
     text: str
@@ -666,7 +652,7 @@ def block_call(above: str, language: str, text: str, view: View) -> Call | None:
         likely = [view.nearest(head)]
     elif text.strip() and language.lower() not in SHELLS:
         likely = [file for file in view.seen if view.is_half(file, text)]
-        likely = likely or (view.absent() if text.count("\n") > 1 else [])
+        likely = likely or (view.absent() if language and text.count("\n") > 1 else [])
     if len(likely) == 1 and (text.strip() or not os.path.exists(view.root / likely[0])):
         return Call("write_file", {"path": likely[0], "content": text})
     return None
@@ -711,8 +697,7 @@ def render(call: Call) -> str:
 TOOLS: dict[str, Tool] = {}
 
 
-@dataclass(frozen=True)
-class Tool:
+class Tool(NamedTuple):
     """A tool as the prompt, the checks and the gate see it: `run(agent, **arguments)`."""
 
     name: str
@@ -856,8 +841,7 @@ def search(agent: MiniAgent, pattern: str, path: str = ".") -> str:
                 found.append(f"{name}:{number}: {match.string[start : start + 300]}")
         if len(found) > 100:
             return "\n".join([*found[:100], "[there are more; search a smaller path]"])
-    unseen = " (what git ignores is searched only if path names it)"
-    return "\n".join(found) or f"no line matches {pattern!r}{unseen}"
+    return "\n".join(found) or f"no line matches {pattern!r} (what git ignores only by its path)"
 
 
 @tool('<tool name="list_files">.</tool>')
@@ -900,7 +884,7 @@ def patch_file(agent: MiniAgent, path: str, old_text: str, new_text: str) -> Ite
 
 def change_file(agent: MiniAgent, real: Path, after: str, verb: str) -> Iterator[Any]:
     """Yield the diff of a change; then make it and yield the result."""
-    name, turn = real.relative_to(agent.root).as_posix(), agent.turn
+    name = real.relative_to(agent.root).as_posix()
     before = read_text(real) if real.exists() else ""
     old = real.read_bytes() if real.exists() else None
     if before == after and old is not None:
@@ -916,11 +900,6 @@ def change_file(agent: MiniAgent, real: Path, after: str, verb: str) -> Iterator
     changes[real] = (changes[real][0] if real in changes else old, new)
     real.parent.mkdir(parents=True, exist_ok=True)
     replace_file(real, new)
-    # Names that matter when they vanish: what the request speaks of, what was defined.
-    names = re.findall(r"\w*[_.][\w.]*\w|\w*[a-z][A-Z\d]\w*", turn.request)
-    names += DEFINED.findall(before)
-    turn.removed |= {name for name in names if name in before and name not in after}
-    turn.removed -= {name for name in turn.removed if name in after and name not in before}
     shown = [line for line in diff[2:] if line.startswith(("+", "-"))]
     said = f"{verb} {name}" + (f" ({len(after)} chars)" if verb == "wrote" else "")
     change = clip("\n".join(shown[:30]), RESULT_CHARS)
@@ -948,11 +927,10 @@ def replace_file(path: Path, data: bytes, mode: int | None = None) -> None:
 def syntax_error(name: str, text: str) -> str:
     """Return why Python or JSON does not parse; "" if it does, or is something else."""
     try:
-        with warnings.catch_warnings(record=True):
-            if name.endswith(".py"):
-                compile(text, name, "exec", dont_inherit=True)
-            elif name.endswith(".json") and text:
-                json.loads(text)
+        if name.endswith(".py"):
+            compile(text, name, "exec", dont_inherit=True)
+        elif name.endswith(".json") and text:
+            json.loads(text)
     except (ValueError, SyntaxError, RecursionError) as error:
         return str(error)
     return ""
@@ -977,19 +955,6 @@ def guard(agent: MiniAgent, name: str, before: str, after: str) -> None:
     if why and key not in turn.warned:
         turn.warned.add(key)
         raise ToolError(f"{GUARDED}, since {why}")
-
-
-def half_rename(agent: MiniAgent) -> str:
-    """Return which files still use a name that was taken out elsewhere and is defined nowhere."""
-    view = View(agent)
-    texts = {path: view.text(path) for path in view.files} if agent.turn.removed else {}
-    defined = {name for text in texts.values() for name in DEFINED.findall(text)}
-    for name in sorted(agent.turn.removed):
-        used = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
-        left = [path for path, text in texts.items() if used.search(text)]
-        if left and (name in agent.turn.request or name not in defined):
-            return f"{name} still stands in {', '.join(left)}. Change it there too."
-    return ""
 
 
 SECRET = re.compile(r"(?i)TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIAL")  # names of variables
@@ -1107,7 +1072,8 @@ def pass_gate(agent: MiniAgent, tool: Tool, call: Call, check: bool) -> Any:
     if agent.approval_policy == "ask" and key not in agent.always:
         if agent.ask_human is None:
             raise ToolError(denied + "nobody can be asked (see --approval)")
-        answer = agent.ask_human("check the change" if check else tool.name, preview).strip()
+        what = "check the change (once declined, not proposed again)" if check else tool.name
+        answer = agent.ask_human(what, preview).strip()
         if answer.lower() in ("a", "always"):
             agent.always.add(key)
         elif answer.lower() not in ("y", "yes"):
@@ -1331,13 +1297,12 @@ class OllamaModelClient:
         self.host = self.place = f"{scheme}://{address}"
         self.sampling = {"temperature": temperature, "top_p": top_p}
         is_local = re.match(r"https?://(127\.|localhost|\[::1\])", self.host)
-        proxies = urllib.request.ProxyHandler({} if is_local else None)
-        self.opener = urllib.request.build_opener(proxies)
+        self.opener = build_opener(ProxyHandler({} if is_local else None))
         if login:
-            word = base64.b64encode(urllib.parse.unquote(login).encode()).decode()
+            word = base64.b64encode(unquote(login).encode()).decode()
             self.opener.addheaders.append(("Authorization", f"Basic {word}"))
-        proxy = urllib.request.getproxies().get(scheme, "").rpartition("@")[2]
-        if proxy and not is_local and not urllib.request.proxy_bypass(name):
+        proxy = getproxies().get(scheme, "").rpartition("@")[2]
+        if proxy and not is_local and not proxy_bypass(name):
             self.place += f" (through the proxy {proxy})"
         self.watch: Callable[[str, str], None] = lambda phase, piece: None  # for the terminal
 
@@ -1377,7 +1342,7 @@ class OllamaModelClient:
         """Return the last line of an answer, with the `text` of all lines; raise ModelError."""
         text, chunk = "", dict[str, Any]()
         try:
-            sent = urllib.request.Request(self.host + path, json.dumps(body).encode())
+            sent = Request(self.host + path, json.dumps(body).encode())
             with self.opener.open(sent, timeout=self.timeout) as response:
                 for line in response:
                     chunk = json.loads(line)
@@ -1385,7 +1350,7 @@ class OllamaModelClient:
                         raise self.fault(f"500 {chunk['error']}")
                     text += chunk.get("response") or ""
                     self.watch("writing", chunk.get("response") or "")
-        except urllib.error.HTTPError as refusal:
+        except HTTPError as refusal:
             said = ""
             with contextlib.suppress(OSError, HTTPException):
                 said = refusal.read(50_000).decode("utf-8", "replace")
@@ -1506,9 +1471,11 @@ class Terminal:
 
                 termios.tcflush(sys.stdin, termios.TCIFLUSH)  # keys hit before the question
         answer = answer or str(sys.stdin.readline())
+        if not answer:  # Ctrl-D
+            raise KeyboardInterrupt
         if not sys.stdin.isatty() or not answer.endswith("\n"):
             print(visible(answer.strip()), file=sys.stderr, flush=True)
-        return answer + self.pasted()
+        return answer.rstrip("\n") + self.pasted()
 
     def pasted(self) -> str:
         """Return the lines that are there already, behind one that was read: a paste."""
@@ -1524,9 +1491,10 @@ class Terminal:
         for file in turn.changed():
             counts = [c["changed"] for c in calls if "changed" in c and c["file"] == file]
             parts.append("changed {} (+{} -{})".format(file, *map(sum, zip(*counts))))
-        ran = [call for call in calls if "exit_code" in call]
-        codes = {one_line(call["args"]["command"], 40): call["exit_code"] for call in ran}
-        parts += [f"ran {command}, exit {code}" for command, code in codes.items()]
+        for call in {c["args"]["command"]: c for c in calls if "exit_code" in c}.values():
+            verdict = "passes" if call["ok"] else "fails"
+            said = f": {verdict}" if call["check"] else f", exit {call['exit_code']}"
+            parts.append(f"ran {one_line(call['args']['command'], 40)}{said}")
         is_checked = any("exit_code" in call for call in turn.since_change())
         parts += ["not checked"] if turn.changed() and not is_checked else []
         parts.append("/undo" if turn.changed() else "nothing changed")
@@ -1646,6 +1614,7 @@ def build_agent(args: argparse.Namespace) -> MiniAgent:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code."""
+    warnings.simplefilter("ignore")  # of what a model writes: code, regular expressions
     with contextlib.suppress(AttributeError, ValueError):
         for stream in (sys.stdin, sys.stdout, sys.stderr):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]

@@ -118,16 +118,16 @@ def measure_tokens() -> None:
     print(f"""
 Prompt tokens of a run, window 32,768. ideal: each token once, nothing folded; sent: all prompts;
 read anew: (a) with any common prefix cached, (b) by a hybrid model, which resumes {mca.NUM_BATCH} tokens
-before the last prompt's end; (c) is (b) without these, which no prompt can save.
+before the last prompt's end.
 
-  calls  folds  ideal     sent     (a)          (b)          (c)""")
+  calls  folds  ideal     sent     (a)          (b)""")
     worst = 0.0
     for steps in (6, 20, 60):
         plain = play(steps, "attention")[-1]
         calls, folds, ideal, sent, hybrid = play(steps, "hybrid")
-        a, b, c = (n / ideal for n in (plain, hybrid, hybrid - (calls - 1) * mca.NUM_BATCH))
+        a, b = plain / ideal, hybrid / ideal
         print(f"  {calls:5.0f}  {folds:5.0f}  {ideal:6.0f}  {sent:7.0f}  "
-              f"{plain:6.0f} {a:.2f}  {hybrid:6.0f} {b:.2f}  {c:.2f}")  # fmt: skip
+              f"{plain:6.0f} {a:.2f}  {hybrid:6.0f} {b:.2f}")  # fmt: skip
         worst = max(worst, b)
     target("read anew at worst, of the ideal (b)", worst, 1.2, " x")
 

@@ -41,7 +41,6 @@ class OllamaServer(Engine):
         self.requests: list[Request] = []
         self.generations: list[Generation] = []
         self.refused: list[tuple[Request, str]] = []  # generations that got an error, and its text
-        self.faults: dict[str, Reply] = {}  # path -> the plain reply of every request there
         self.errors: list[BaseException] = []
         self._items: Iterator[ScriptItem] = iter(())
         self._then: ScriptItem | None = None
@@ -114,10 +113,7 @@ class _Handler(Handler):
         )
         owner.requests.append(request)
         try:
-            if fault := owner.faults.get(self.path):
-                self._pause(fault.hang)
-                self._plain(fault)
-            elif self.path == "/api/generate":
+            if self.path == "/api/generate":
                 self._generate(request)
             elif self.path == "/api/show":
                 self._send(200, owner.find(request.body["model"]).show())

@@ -1,7 +1,5 @@
 """The gate: what may happen unasked, what a question shows, how long an answer holds."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -26,7 +24,7 @@ MODES: dict[str, tuple[list[str], str, bool, str, int | None]] = {  # ..., happe
     "no": ([], "Do it.\nn\n", False, ": n", 3),
     "nothing": ([], "Do it.\n\n", False, "the user says no", 3),
     "a reason": ([], "Do it.\nyes, but in z.py\n", False, "yes, but in z.py", 3),
-    "end of input": ([], "Do it.\n", False, "the user says no", 3),
+    "end of input": ([], "Do it.\n", False, "", 130),
     "nobody there": (["Do it."], "", False, "--approval", 3),
     "piped data": (["Do it."], "y\ny\ny\n", False, "--approval", 3),
     "never": (["--approval", "never", "Do it."], "y\n", False, "--approval", 3),
@@ -49,7 +47,7 @@ def test_a_risky_call_happens_only_where_mode_and_human_let_it(agent, server, re
     done = agent(replies, *flags, stdin=typed)
     assert (tree(repo) != before) == happens and "Traceback" not in done.err
     denied = [prompt for prompt in server.prompts if f"approval denied for {tool}" in prompt]
-    assert bool(denied) != happens and all(told in prompt for prompt in denied)
+    assert bool(denied) == (not happens and code != 130) and all(told in p for p in denied)
     assert code in (None, done.code), done.err
 
 
@@ -72,13 +70,7 @@ def test_always_holds_for_this_file_tool_or_this_command_until_the_program_ends(
     assert done.err.count("Allow?") == 4 and set(tree(repo)) == {*FILES, "x.txt", "y.txt", "a.txt"}
     assert (repo / "a.txt").read_text() == "x\nx\n" and tree(repo).items() >= before.items()
     (file,) = repo.glob(SESSIONS)
-    assert {*json.loads(file.read_text())} <= {
-        "id",
-        "created_at",
-        "workspace_root",
-        "history",
-        "fold",
-    }
+    assert {*json.loads(file.read_text())} <= {*"id workspace_root history fold".split()}
     done = agent([write("z.txt")], "--resume", "latest", stdin="Do 7.\nn\n")
     assert done.err.count("Allow?") == 1 and not (repo / "z.txt").exists()
 

@@ -1,5 +1,7 @@
 """The loop: doubts, the program's own check, slips, what the model is told and sent."""
 
+import re
+
 import pytest
 
 from conftest import DONE, FILES, commands, events, tail, write_files
@@ -23,9 +25,8 @@ DOUBTED = [
     ("Fix add in calc.py.", [write("calc.py", CALC), NEW], "Nothing was changed yet"),
     ("Fix add.", ['<tool name="read_file">no.py</tool>', DONE, NEW], "last call failed"),
     ("Fix add.", [shell("grep 'b + a' *.py"), DONE, NEW], "last call failed"),
-    ("Add c.txt and run it.", [write("c.txt"), DONE, shell("true")], "run"),
     ("What is calc.py?", ["<final>your answer to the user</final>", IT_IS], "one of the forms"),
-    ("What is calc.py?", ["Use read_file to find it.", IT_IS], "one of the forms"),
+    ("How many functions has calc.py?", ["Two.", shell("grep -c def *.py")], "Do not count"),
 ]
 
 
@@ -102,7 +103,8 @@ def test_a_change_is_checked_and_exit_0_is_enough(
     assert (done.code, done.out) == (0, "It is so.\n"), done.err
     assert len(server.prompts) == len(replies) + 1
     assert commands(repo) == [command] * (2 if command == GREP else 1)
-    assert f"ran {command}, exit 0" in done.err and "not checked" not in done.err
+    said = rf"ran {re.escape(command)}(: passes|, exit 0)"
+    assert re.search(said, " ".join(done.err.split())) and "not checked" not in done.err
 
 
 def test_a_check_that_fails_is_shown_to_the_model_and_the_work_goes_on(do, server, repo):
@@ -113,18 +115,20 @@ def test_a_check_that_fails_is_shown_to_the_model_and_the_work_goes_on(do, serve
     assert commands(repo) == [UNITTEST] * 2
 
 
-def test_after_three_checks_that_failed_the_answer_stands_and_is_not_called_done(do, repo):
+def test_a_check_that_goes_on_failing_is_never_called_done(do, repo):
     write_files(repo, {"Makefile": f"{MAKE}false\n"})
     replies = [step for n in range(4) for step in (write("calc.py", f"{CALC}# {n}\n"), DONE)]
-    done = do(FIX, *replies, flags=("--max-steps", "20"))
-    assert commands(repo) == ["make test"] * 3 and done.code == 3
-    assert "not checked" in done.err and "NOT DONE" in done.err
+    done = do(FIX, *replies, DONE, flags=("--max-steps", "20"))
+    assert commands(repo) == ["make test"] * 4 and done.code == 3
+    assert "ran make test: fails" in done.err and "NOT DONE" in done.err
 
 
 def test_a_check_that_the_human_declines_leaves_the_answer_as_it_is(agent, server, repo):
     write_files(repo, TESTS)
-    done = agent([NEW, IT_IS], stdin="Fix add in calc.py.\ny\nn\n")
-    assert done.code == 0 and "It is so." in done.out and len(server.prompts) == 2
+    again = [write("new.txt"), IT_IS]
+    done = agent([NEW, IT_IS, *again], stdin="Fix add in calc.py.\ny\nn\nAdd new.txt.\ny\n")
+    assert done.code == 0 and done.out.count("It is so.") == 2 and len(server.prompts) == 4
+    assert done.err.count("check the change") == 1
     assert UNITTEST in done.err and "not checked" in done.err
     assert "b + a" in (repo / "calc.py").read_text() and "denied" not in str(events(repo))
 
@@ -183,15 +187,6 @@ def test_the_calls_of_a_reply_are_run_up_to_the_first_that_fails(do, repo):
     do("Fix calc.py.", f"{NEW}\n{write('../x.txt')}\n{shell('touch ran')}")
     assert [event["ok"] for event in events(repo)] == [True, False]
     assert not (repo / "ran").exists()
-
-
-def test_half_a_rename_is_named_as_an_error(do, server, repo):
-    write_files(repo, {"main.py": "from calc import add\n\nprint(add(1, 2))\n"})
-    renamed = write("calc.py", CALC.replace("add", "plus"))
-    rest = write("main.py", "from calc import plus\n\nprint(plus(1, 2))\n")
-    done = do("Rename add to plus.", renamed, rest)
-    assert "error: add still stands in main.py" in server.prompts[1]
-    assert done.code == 0 and server.prompts[2].count("still stands") == 1
 
 
 def test_the_steps_of_a_request_have_a_limit(do, server, repo):

@@ -1,7 +1,5 @@
 """The model's server and its faults: each becomes one sentence, and nothing is lost."""
 
-from __future__ import annotations
-
 import json
 import socket
 
@@ -61,18 +59,18 @@ def test_a_fault_of_the_server_is_one_sentence_and_the_session_goes_on_later(
 
 
 AUTO = ("--approval", "auto")
-PASSING = {
-    "a reset": Reply("half an answer", drop_after=4),
-    "a stream that breaks off": Reply("half", drop_after=2, drop="close"),
-    "a stream without its end": Reply("half", no_done=True),
-    "busy": Reply("server busy, please try again.", status=503),
-    "the model's death": Reply("half", error_line="model runner has unexpectedly stopped"),
-}
+PASSING = [
+    "a reset",
+    "a stream that breaks off",
+    "a stream without its end",
+    "busy",
+    "the model's death",
+]
 
 
 @pytest.mark.parametrize("name", PASSING)
 def test_a_fault_that_passes_is_met_with_one_more_try(agent, server, name):
-    done = agent([PASSING[name]], "hello?")
+    done = agent([FAULTS[name][0]], "hello?")
     assert (done.code, done.out) == (0, "done\n")
     sent = [request.body for request in server.requests if request.path == "/api/generate"]
     assert len(sent) >= 2 and sent[0] == sent[1]

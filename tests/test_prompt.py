@@ -84,6 +84,14 @@ def test_a_prompt_that_the_server_refuses_is_folded_once_and_sent_again(
         assert done.err.count("[fold]") == 1 and "What is in dense.txt?" in server.prompts[0]
 
 
+def test_a_fold_before_the_first_step_leaves_the_request_and_its_files_whole(agent, server, repo):
+    write_files(repo, {f"{name}.txt": f"text of {name}\n" * 400 for name in ("one", "two")})
+    agent([], "--num-ctx", "4200", stdin="What is in one.txt?\nWhat is in two.txt?\n")
+    last = server.prompts[-1].partition("in brief")[2]
+    assert "text of two\n" * 400 in last and "text of one\ntext" not in last
+    assert last.count("What is in two.txt?") == 1 and last.index("Task: What is in one.txt?") < 200
+
+
 def test_a_window_that_fills_with_short_results_is_folded_too(do):
     replies = [shell(f"seq {n} {n + 60}") for n in range(100, 125)]
     done = do("What does seq say?", *replies, flags=("--max-steps", "70", "--num-ctx", "3000"))

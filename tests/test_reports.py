@@ -96,42 +96,22 @@ def test_a_change_in_a_huge_line_is_shown_bounded_in_the_open(agent, server, rep
     assert done.err.count("characters left out") == 1 and len(server.prompts[1]) < 20_000
 
 
-CONFIGS = {
-    "hooks": ("core.hooksPath", ".husky"), "ssh": ("core.sshCommand", "ssh -v"), "another owner": (),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_git_is_read_in_spite_of(git_repo, git, monkeypatch, name):
-    if CONFIGS[name]:
-        git("config", *CONFIGS[name], cwd=git_repo)
-    else:
+@pytest.mark.parametrize(
+    "name", ["core.hooksPath", "core.sshCommand", "another owner", "a submodule"]
+)
+def test_git_is_read_in_spite_of(git_repo, git, monkeypatch, tmp_path, name):
+    if name == "another owner":
         monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    elif name == "a submodule":
+        git("clone", "-q", str(git_repo), str(tmp_path / "inner"), cwd=tmp_path)
+        allow = ("-c", "protocol.file.allow=always")
+        git(*allow, "submodule", "add", "-q", str(tmp_path / "inner"), "sub", cwd=git_repo)
+    else:
+        git("config", name, ".husky", cwd=git_repo)
     write_files(git_repo, {"calc.py": "changed\n", "x.log": "", "new.txt": ""})
     found = mca.WorkspaceContext.build(git_repo)
     assert "M calc.py" in found.status and found.recent_commits == ["First commit"]
     assert "x.log" not in found.files and "new.txt" in found.files
-
-
-def test_git_is_read_in_spite_of_a_submodule(git_repo, git, tmp_path):
-    write_files(tmp_path / "inner", {"i.txt": "x\n"})
-    git("init", "-q", cwd=tmp_path / "inner")
-    git("add", ".", cwd=tmp_path / "inner")
-    git("commit", "-q", "-m", "inner", cwd=tmp_path / "inner")
-    git(
-        "-c",
-        "protocol.file.allow=always",
-        "submodule",
-        "add",
-        "-q",
-        str(tmp_path / "inner"),
-        "sub",
-        cwd=git_repo,
-    )
-    write_files(git_repo, {"calc.py": "changed\n", "x.log": ""})
-    found = mca.WorkspaceContext.build(git_repo)
-    assert "M calc.py" in found.status and found.recent_commits == ["First commit"]
-    assert "x.log" not in found.files and "calc.py" in found.files
 
 
 @pytest.mark.parametrize("typed", ["/home/me/app.py crashes, why?", "quit it"])

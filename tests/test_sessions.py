@@ -1,7 +1,5 @@
 """Sessions outlive every end of the program, and undo takes back what was done."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

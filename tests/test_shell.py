@@ -1,7 +1,5 @@
 """run_shell: what a command gets, what the model is told of it, and that it ends."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal
@@ -118,23 +116,20 @@ def test_much_output_is_clipped_in_the_open_and_never_held_as_a_whole(make):
 
 
 def test_variables_whose_names_say_secret_are_not_passed_on(make, monkeypatch):
-    secret = [
-        "GITHUB_TOKEN",
-        "aws_secret_access_key",
-        "DB_PASSWORD",
-        "OPENAI_API_KEY",
-        "XCREDENTIALS",
-    ]
+    secret = "GITHUB_TOKEN aws_secret_access_key DB_PASSWORD OPENAI_API_KEY XCREDENTIALS".split()
     for name in [*secret, "PLAIN_NAME", "TOKE"]:
         monkeypatch.setenv(name, "shown")
     assert set(re.findall(r"(?m)^(\w+)=shown$", did(make, "env"))) == {"PLAIN_NAME", "TOKE"}
 
 
-@pytest.mark.parametrize("command", ["git commit --amend", "git rebase -i HEAD"])
-def test_an_editor_fails_at_once(make, git_repo, command):
+@pytest.mark.parametrize("command, advice", [
+    ("git commit", "supply the message"), ("git commit --amend", "message"), ("git rebase -i HEAD", "editor"),
+])  # fmt: skip
+def test_an_editor_fails_at_once_with_gits_advice(make, git_repo, command, advice):
     started = time.monotonic()
-    who = "git config user.name x; git config user.email x@example.org; "
-    assert re.match(r"exit code [1-9]", did(make, who + command))
+    who = "git config user.name x; git config user.email x@y; echo x >calc.py; git add .; "
+    told = did(make, (who if "commit" in command else "") + command)
+    assert re.match(r"exit code [1-9]", told) and advice in told
     assert time.monotonic() - started < 5
 
 

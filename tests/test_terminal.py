@@ -1,7 +1,5 @@
 """The terminal: requests, questions and answers, and what a person sees of them."""
 
-from __future__ import annotations
-
 import re
 import threading
 import time
@@ -55,7 +53,7 @@ def requests(server):
 ANSWERS = {
     "yes": ("Yes\r", True, ""),
     "a reason": ("use \u00e9, not b\r", False, "approval denied for write_file: use \u00e9, not b"),
-    "Enter": ("\r", False, "the user says no"), "Ctrl-D": ("\x04", False, "the user says no"),
+    "Enter": ("\r", False, "the user says no"), "Ctrl-D": ("\x04", False, None),
 }  # fmt: skip
 
 
@@ -66,8 +64,11 @@ def test_a_change_is_shown_as_a_diff_and_asked_about(talk, server, repo, name):
     tty.line("Change add in calc.py.")
     assert "-    return a + b\n+    return b + a\n" in answer(tty, typed)
     shown = tty.expect(PROMPT).replace("\r", "\n")
-    assert shown.count("\ndone\n") == 1 and ("changed calc.py (+1 -1)" in shown) == happens
-    assert ((repo / "calc.py").read_text() == NEW) == happens and told in server.prompts[-1]
+    assert (
+        shown.count("\ndone\n" if told is not None else "Interrupted.") == 1
+        and ("changed calc.py (+1 -1)" in shown) == happens
+    )
+    assert ((repo / "calc.py").read_text() == NEW) == happens and (told or "") in server.prompts[-1]
 
 
 def test_ctrl_c_ends_the_request_and_not_the_program(talk, server, repo):
@@ -135,13 +136,25 @@ def test_there_are_words_to_leave_with(agent, server, word):
     assert agent([], stdin=f"{word}\nhello?\n").code == 0 and server.prompts == []
 
 
+@pytest.mark.parametrize(
+    "text", ["def f():\n    return 1\n\n/exit\n/undo it", '"""f."""\ndef f():\n    pass']
+)
 @pytest.mark.parametrize("term", ["xterm-256color", "dumb"])
-def test_a_paste_is_one_request_even_with_commands_in_it(talk, server, repo, term):
+def test_a_paste_is_one_request_whatever_it_begins_with_or_holds(talk, server, repo, term, text):
     tty = talk(env={"TERM": term})
-    tty.paste("def f():\n    return 1\n\n/exit\n/undo it")
+    tty.paste(text)
     tty.line()
     tty.expect(PROMPT)
-    assert {*requests(server)} == {"def f():\n    return 1\n\n/exit\n/undo it"}
+    assert {*requests(server)} == {text}
+
+
+def test_lines_pasted_as_a_reason_are_the_reason(talk, server, repo):
+    tty = talk(write("calc.py", NEW))
+    tty.line("Change calc.py.")
+    answer(tty, "no:\rone\r/exit\r")
+    tty.expect(PROMPT)
+    assert "no:\none\n/exit" in server.prompts[-1]
+    assert server.prompts[-1].count("The request: ") == 1
 
 
 BLOCKS = {
@@ -180,6 +193,7 @@ def test_colour_is_for_terminals_that_have_it(talk, env, forbidden):
     say(tty, "Change calc.py.")
     assert not forbidden or not re.search(forbidden, tty.raw)
     assert forbidden or re.search("\x1b\\[[0-9;]*m", tty.raw)
+    assert ("writing" in tty.plain) == (env != {"TERM": "dumb"}), "without colours it streams, too"
 
 
 def test_a_missing_server_is_said_before_the_first_request(terminal, repo):

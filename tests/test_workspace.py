@@ -1,7 +1,5 @@
 """The workspace: what the snapshot says, and that a hostile folder runs and reveals nothing."""
 
-from __future__ import annotations
-
 import os
 import stat
 import time
@@ -49,10 +47,9 @@ def test_what_git_ignores_and_what_is_clutter_is_neither_listed_nor_searched(
     if not with_git:
         (git_repo / ".git").rename(git_repo / "venv")
     local = make()
-    found = (
-        local.run_tool("search", {"pattern": "gree[t]"}) + "\n" + local.run_tool("list_files", {})
-    )
-    names = {line[4 * line.startswith("[") :].partition(":")[0] for line in found.splitlines()}
+    found = local.run_tool("search", {"pattern": "gree[t]"}).splitlines()
+    found += local.run_tool("list_files", {}).splitlines()
+    names = {line[4 * line.startswith("[") :].partition(":")[0] for line in found}
     assert names == {name for name in FILES if "/" not in name} | {"pkg/util.py", "pkg"}
     assert {*local.workspace.files} == {*FILES}
 
@@ -83,9 +80,7 @@ def hooks(repo, outside, program, git):
 
 
 def include(repo, outside, program, git):
-    text = (
-        f'[filter "x"]\n\tclean = {program}\n\trequired = true\n[core]\n\tfsmonitor = {program}\n'
-    )
+    text = f'[filter "x"]\nclean = {program}\nrequired = true\n[core]\nfsmonitor = {program}\n'
     write_files(repo, {".gitattributes": "* filter=x\n", "more": text, "calc.py": "changed\n"})
     git("config", "include.path", "../more", cwd=repo)
     os.utime(repo / "README.md")
