@@ -939,12 +939,12 @@ def syntax_error(name: str, text: str) -> str:
 def guard(agent: MiniAgent, name: str, before: str, after: str) -> None:
     """Raise ToolError at a write that looks like a mistake, once for each file and request."""
     turn, key, why = agent.turn, name, ""
-    old_lines = [line for line in before.splitlines() if line.strip()]
-    gone = [line for line in old_lines if line not in after.splitlines()]
+    gone = [line for line in before.splitlines() if line.strip() and line not in after.splitlines()]
     old_names, new_names = DEFINED.findall(before), DEFINED.findall(after)
-    lost = [n for n in old_names if n not in after and n not in turn.request]
-    is_fix = re.search(r"(?i)\b(fix|bug|fail)", turn.request) and name not in turn.request
-    is_most = len(gone) >= 4 and len(gone) * 2 > len(old_lines)
+    kept = new_names + re.findall(r"import (\w+)", after)
+    lost = [n for n in old_names if n not in kept and (f"{n}(" in after or n not in turn.request)]
+    is_fix = re.search(r"(?i)\b(fix|bug|fail)", turn.request) and f"in {name}" not in turn.request
+    is_most = len(gone) >= 4 and not View(agent).is_half(name, after)
     if not turn.wants_change():
         key, why = "question", "the request is a question. Answer it."
     elif before and is_fix and re.search(r"(^|/)test_|[._]test\.", name):
