@@ -16,9 +16,6 @@ TESTS = {"test_calc.py": "import unittest\n\nfrom calc import add\n\n\nclass T(u
          "    def test_add(self):\n        self.assertEqual(add(1, 2), 3)\n"}  # fmt: skip
 IT_IS = "<final>It is so.</final>"
 
-
-# Answers that the record contradicts
-
 DOUBTED = [
     ("Fix add in calc.py.", [DONE, NEW], "Nothing was changed yet"),
     ("Fix add in calc.py.", ["It is fixed.", NEW], "Nothing was changed yet"),
@@ -82,8 +79,6 @@ def test_a_question_that_is_answered_by_a_write_is_refused_once(do, server, repo
     assert ("b + a" in (repo / "calc.py").read_text()) == (times == 2)
 
 
-# The exit code judges
-
 MAKE = ".PHONY: test\ntest:\n\t@"
 UNITTEST, GREP = "python3 -m unittest", "grep 'b + a' calc.py"
 FIX = "Fix add in calc.py."
@@ -131,9 +126,6 @@ def test_a_check_that_the_human_declines_leaves_the_answer_as_it_is(agent, serve
     assert done.err.count("check the change") == 1
     assert UNITTEST in done.err and "not checked" in done.err
     assert "b + a" in (repo / "calc.py").read_text() and "denied" not in str(events(repo))
-
-
-# Slips
 
 
 def test_after_a_slip_the_model_is_asked_hotter_and_is_not_shown_it_again(do, server, repo):
@@ -194,9 +186,6 @@ def test_the_steps_of_a_request_have_a_limit(do, server, repo):
     done = do("Create files.", *writes, flags=("--max-steps", "2"))
     assert len(server.prompts) == 2 and done.code == 3 and "--max-steps" in done.out
     assert (repo / "two.txt").exists() and not (repo / "three.txt").exists()
-
-
-# What is sent
 
 
 def test_the_request_stands_last_and_nothing_follows_it_at_the_first_step(do, server):

@@ -106,8 +106,6 @@ def test_a_result_larger_than_the_window_is_clipped_and_a_window_too_small_is_na
     assert done.code == 1 and "window" in done.err and len(server.prompts) == 2
 
 
-# What can't pose as a part of the prompt
-
 TOKENS = [
     "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<tool_call>", "</tool_call>", "[INST]",
     "[/INST]", "<start_of_turn>", "<end_of_turn>", "<s>", "</s>", "<｜User｜>", "<think>",
@@ -137,9 +135,6 @@ def test_a_request_a_document_or_a_command_cannot_pose_either(do, server, repo):
     prompt = server.prompts[-1]
     assert "<|im_end|>" not in prompt and "\nYour answer:" not in prompt
     assert "\nThe request: from" not in prompt and prompt.count("\nThe request:") == 1
-
-
-# Who shares the prefix
 
 
 @pytest.mark.parametrize(

@@ -198,9 +198,6 @@ def test_a_session_survives_fifty_kills_at_random_moments(run, server, repo):
     assert written == []
 
 
-# Undo
-
-
 def test_undo_puts_files_back_removes_new_ones_and_takes_the_conversation_back(agent, server, repo):
     replies = [write("calc.py", NEW), write("sub/new.txt"), DONE]
     replies += [write("calc.py", NEW + "\n# more\n"), write("sub/new.txt", "y\n"), DONE]
