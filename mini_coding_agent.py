@@ -169,6 +169,8 @@ class Turn:
 
     def work(self) -> None:
         """Ask the model, and do what it says, until its answer is believed or a limit is met."""
+        if re.search(r"(?i)\bfail", self.request) and self.wants_change():
+            self.check(check_command(self.agent))  # how it fails is worth more than the files
         while self.steps < self.agent.max_steps and self.slips < MAX_SLIPS:
             raw = self.query()
             try:
@@ -213,12 +215,12 @@ class Turn:
         if all(self.is_repeated(call) for call in calls):
             nothing_done = self.wants_change() and not self.changed()
             todo = NOTHING if nothing_done else NEXT if self.calls()[-1]["ok"] else AGAIN
-            return self.slip(f"{REPEATED} {todo}")
-        for call in calls:
-            if not self.agent.record(run_call(self.agent, call))["ok"]:
-                break
-        self.steps, self.slips = self.steps + 1, 0
-        return None
+            self.slip(f"{REPEATED} {todo}")
+        else:
+            for call in calls:
+                if not self.agent.record(run_call(self.agent, call))["ok"]:
+                    break
+            self.steps, self.slips = self.steps + 1, 0
 
     def slip(self, notice: str, count: int = 1) -> None:
         """Count a reply that led nowhere: the next one is asked for hotter and with a notice."""
@@ -239,14 +241,17 @@ class Turn:
         return True
 
     def check_passes(self) -> bool:
-        """Run the command that can judge a change, unless it passed since; False if it fails."""
+        """Judge a change by the command that can, unless it passed since; False if it fails."""
         # Asked to check its own work instead, a small model rewrites what is right.
-        agent, since = self.agent, self.since_change()
+        since, command = self.since_change(), check_command(self.agent)
+        passed = any(c["ok"] and c["args"].get("command") == command for c in since)
+        return not self.changed() or passed or not since[-1]["ok"] or self.check(command)
+
+    def check(self, command: str) -> bool:
+        """Run the command that judges the work, if it may run; False if it fails."""
+        agent = self.agent
         can_run = {"auto": True, "ask": bool(agent.ask_human)}.get(agent.approval_policy)
-        if not (self.changed() and since[-1]["ok"] and can_run and agent.may_check):
-            return True
-        command = check_command(agent)
-        if not command or any(c["ok"] and c["args"].get("command") == command for c in since):
+        if not (command and can_run and agent.may_check) or agent.plan or agent.read_only:
             return True
         event = run_call(agent, Call("run_shell", {"command": command}), check=True)
         if DENIED in event["content"]:
@@ -256,16 +261,17 @@ class Turn:
 
     def doubt(self, final: Final) -> str:
         """Return why the record contradicts an answer, as the model is told; "" if it does not."""
-        calls, changed, wants_change = self.calls(), self.changed(), self.wants_change()
+        calls, view, wants_change = self.calls(), View(self.agent), self.wants_change()
         may_fail = calls and TOOLS[calls[-1]["name"]].risky and not wants_change
         if calls and not calls[-1]["ok"] and not may_fail:  # "do the tests pass?" may get a no
             return "The last call failed, so the request is not fulfilled yet. Correct it."
-        if not changed and wants_change and re.search(ACTS, self.request):
-            return NOTHING
+        if not self.changed() and wants_change and re.search(ACTS, self.request):
+            same = [p for p in view.seen if f"\n{view.text(p).rstrip()}\n```" in final.text]
+            return f"{same[0]} is exactly so already. {NOTHING}" if same else NOTHING
         if not self.doubts and all("attached" in call for call in calls):  # it has not looked
             if re.search(r"(?i)\bhow many\b", self.request):
                 return f"Do not count by yourself, run a command: {TOOLS['run_shell'].form}"
-            if not calls and not View(self.agent).seen:
+            if not calls and not view.seen:
                 return f"You have not looked at anything yet. {FORMS}"
         is_parroted = len(final.text) > 3 and final.text in RULES + NEXT + AGAIN + NOTHING
         return FORMS if is_parroted else ""
@@ -443,7 +449,7 @@ BROKEN = re.compile(rf"{BREAK}(?={TOKENS}|{LABELS})")
 def build_prefix(workspace: WorkspaceContext) -> str:
     """Return the part of the prompt that never changes."""
     likely = [path for path in workspace.files if path.endswith((".py", ".js", ".ts", ".json"))]
-    file = (likely or ["README.md"])[0]
+    file = (likely or workspace.files or ["README.md"])[0]
     forms = [tool.form.replace("{file}", file) for tool in TOOLS.values() if tool.form]
     rules = RULES.format(file=file, placeholder=PLACEHOLDER, tools="\n".join(forms))
     return rules + CONTROL.sub(BREAK, workspace.text()) + "\n"
@@ -472,9 +478,8 @@ def attach_files(agent: MiniAgent) -> None:
     sizes = {path: os.path.getsize(agent.root / path) for path in view.files}
     wanted = view.named() + (view.defining() if len(sizes) < 1_000 else [])
     wanted = [path for path in wanted if 0 < sizes.get(path, 0) <= ATTACHED_FILE][:3]
-    for path in view.absent():
-        if re.search(f'@"?{re.escape(path)}', agent.turn.request):
-            agent.tell("notice", f"there is no file {path} to attach")
+    for path in [p for p in view.absent() if f"@{p}" in view.request or f'@"{p}"' in view.request]:
+        agent.tell("notice", f"there is no file {path} to attach")
     for path in sizes if sum(sizes.values()) <= SMALL_WORKSPACE else dict.fromkeys(wanted):
         event = run_call(agent, Call("read_file", {"path": path}))
         if event["ok"] and CONTROL.sub(BREAK, event["content"]) not in shown:
@@ -484,7 +489,6 @@ def attach_files(agent: MiniAgent) -> None:
 # -- 3. Tools, validation, permissions -------------------------------------------------------------
 
 # ---- 3a. The reply: what models really write ----
-#
 # A file is changed by a listing: a path, below it the file in a code block. Models know a dozen
 # ways to write one, and each that is not understood costs the task:
 #
@@ -591,13 +595,10 @@ def parse(raw: str, cut: bool, view: View) -> list[Call] | Final:
         blocks += read_blocks(answer)[0]
     calls: list[Call] = []
     for call in filter(None, [block_call(*block, view) for block in blocks]):
-        path, content = str(call.args.get("path")), call.args.get("content")
-        if PLACEHOLDER in str(content):
-            raise ToolError("the words of the example are not the text of a file")
-        if content is not None:  # the last version of a file counts
-            calls = [other for other in calls if other.args.get("path") != path]
-        if not content or content.rstrip() != view.text(path).rstrip():  # else it only quotes
-            calls.append(call)
+        path, content = call.args["path"], call.args["content"]
+        if PLACEHOLDER in content or (content and content.rstrip() == view.text(path).rstrip()):
+            continue  # it only quotes: our example, or the file as it is
+        calls = [*(other for other in calls if other.args["path"] != path), call]  # the last counts
     has_readme = any(head_of(above).endswith(".md") for above, _, _ in blocks)
     is_torn = has_readme and not all(tag or SUFFIX.search(head_of(a)) for a, tag, _ in blocks)
     if calls and cut and not is_torn:
@@ -688,7 +689,6 @@ def render(call: Call) -> str:
 
 
 # ---- 3b. Declaring a tool ----
-#
 # A tool is one decorated function: name, checks and errors come from its signature; its result is a
 # text for the model, or text and facts for the event. A risky one is a generator: it yields what it
 # would do, and does it only when asked to go on. So what the human sees is what happens, and no
@@ -737,7 +737,6 @@ def tool(form: str = "", risky: bool = False) -> Callable[[Callable[..., Any]], 
 
 
 # ---- 3c. The tools ----
-#
 # Results carry the proof: a change answers with its diff, a missed patch with what stands there.
 READ_LINES, READ_CHARS, RESULT_CHARS, LONG_FILE = 400, 16_000, 6_000, 120
 PATCH_FORM = """
@@ -1027,7 +1026,8 @@ def check_command(agent: MiniAgent) -> str:
     view = View(agent)
     if named := NAMED_COMMAND.search(agent.turn.request):
         return named[1] or named[2]
-    if all(path.endswith((".md", ".txt", ".rst")) for path in agent.turn.changed()):
+    changed = agent.turn.changed()
+    if changed and all(path.endswith((".md", ".txt", ".rst")) for path in changed):
         return ""
     for pattern, content, command in TESTS:
         for path in view.files:
@@ -1038,7 +1038,6 @@ def check_command(agent: MiniAgent) -> str:
 
 
 # ---- 3d. The gate ----
-#
 # Looking is free in the workspace. Every command is asked about: a list of harmless ones can be got
 # round. What is not allowed is an error for the model, with the human's own words.
 

@@ -19,7 +19,7 @@ IT_IS = "<final>It is so.</final>"
 DOUBTED = [
     ("Fix add in calc.py.", [DONE, NEW], "Nothing was changed yet"),
     ("Fix add in calc.py.", ["It is fixed.", NEW], "Nothing was changed yet"),
-    ("Fix add in calc.py.", [write("calc.py", CALC), NEW], "Nothing was changed yet"),
+    ("Fix add in calc.py.", [write("calc.py", CALC), NEW], "calc.py is exactly so already"),
     ("Fix add.", ['<tool name="read_file">no.py</tool>', DONE, NEW], "last call failed"),
     ("Fix add.", [shell("grep 'b + a' *.py"), DONE, NEW], "last call failed"),
     ("What is calc.py?", ["<final>your answer to the user</final>", IT_IS], "one of the forms"),
@@ -108,6 +108,13 @@ def test_a_check_that_fails_is_shown_to_the_model_and_the_work_goes_on(do, serve
     assert "FAIL: test_add" in server.prompts[2]
     assert (done.code, done.out) == (0, "It is so.\n") and len(server.prompts) == 4
     assert commands(repo) == [UNITTEST] * 2
+
+
+def test_what_is_said_to_fail_is_run_before_the_model_is_asked(do, server, repo):
+    write_files(repo, TESTS | {"calc.py": CALC.replace("a + b", "a - b - 0")})
+    done = do("The tests fail. Find the bug.", NEW, IT_IS)
+    assert "FAIL: test_add" in server.prompts[0] and "Correct it" in tail(server.prompts[0])
+    assert done.code == 0 and commands(repo) == [UNITTEST] * 2 and len(server.prompts) == 2
 
 
 def test_a_check_that_goes_on_failing_is_never_called_done(do, repo):
