@@ -592,7 +592,7 @@ def parse(raw: str, cut: bool, view: View) -> list[Call] | Final:
     blocks, element, is_open = read_blocks(text)
     answer = element.removeprefix("<final>").partition("</final>")[0].strip()
     if not element.startswith("<tool"):
-        blocks += read_blocks(answer)[0]
+        blocks += [block for block in read_blocks(answer)[0] if view.is_path(head_of(block[0]))]
     calls: list[Call] = []
     for call in filter(None, [block_call(*block, view) for block in blocks]):
         path, content = call.args["path"], call.args["content"]
@@ -1071,7 +1071,7 @@ def pass_gate(agent: MiniAgent, tool: Tool, call: Call, check: bool) -> Any:
     if agent.approval_policy == "ask" and key not in agent.always:
         if agent.ask_human is None:
             raise ToolError(denied + "nobody can be asked (see --approval)")
-        what = "check the change (once declined, not proposed again)" if check else tool.name
+        what = "its own check (once declined, not proposed again)" if check else tool.name
         answer = agent.ask_human(what, preview).strip()
         if answer.lower() in ("a", "always"):
             agent.always.add(key)

@@ -96,6 +96,7 @@ ROWS = {
         write("a.py", "1\n"), write(), shell("python a.py")),
     "what follows a call": is_call(f'<tool name="run_shell">ls</tool>\n\ncalc.py\n{BLOCK}', shell("ls")),
     "an end of thinking, as it is shown": is_call("notes.md\n```\n<\u200b/think>\n```", write("notes.md", "</think>\n")),
+    "a block without a path in an answer": is_text(f"<final>So:\n\n{BLOCK}", f"So:\n\n{BLOCK}"),
     "our own example beside a file": is_call(
         f"calc.py\n```\nthe whole text of the file, every line of it\n```\ncalc.py\n{BLOCK}", write()),
     **{"a file that holds " + what: is_call(f"notes.md\n```\n{text}```", write("notes.md", text))
