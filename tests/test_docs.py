@@ -5,6 +5,7 @@ import re
 import pytest
 
 import mini_coding_agent as mca
+from conftest import write_files
 from program import PROGRAM, ROOT
 
 README = (ROOT / "README.md").read_text("utf-8")
@@ -62,3 +63,21 @@ def test_the_readme_says_on_which_line_each_chapter_begins():
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_no_figure_is_still_to_be_filled_in(name):
     assert re.findall(r"MEASURED\w*|TODO|FIXME|XXX", DOCUMENTS[name]) == []
+
+
+def test_the_example_is_what_the_program_makes_of_the_recorded_replies(run_here, server, tmp_path):
+    text = DOCUMENTS["EXAMPLE.md"]
+    blocks = re.findall(r"(?ms)^~~~~ (\S+)\n(.*?)^~~~~$", text)
+    write_files(tmp_path / "weather", dict(block for block in blocks if block[0] != "reply"))
+    server.script([text for name, text in blocks if name == "reply"])
+    session = text.partition("```console\n$ ")[2].partition("```")[0]
+    request = re.search(r'"(.*)"\n', session)[1]
+    flags = ("--cwd", tmp_path / "weather", "--host", server.url)
+    done = run_here(*flags, stdin=f"{request}\n" + "y\n" * session.count("Allow?"))
+    assert done.code == 0 and "The tests now pass" in done.out
+    lines = session.splitlines()[1:]
+    told = [line for line in lines if re.match(r"[*@+-]|\w+:$|its own|Allow", line)]
+    shown, at = done.err.splitlines(), 0
+    for line in told:
+        at = shown.index(line, at) + 1
+    assert len(told) > 12 and "ran python3 -m unittest, exit 0" in " ".join(done.err.split())

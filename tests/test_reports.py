@@ -136,11 +136,6 @@ def test_a_quoted_name_attaches_and_one_that_is_not_there_is_said(agent, server,
     assert "there is no file nope.txt" in done.err
 
 
-def test_how_much_of_a_pipe_was_left_out_is_said(agent, server):
-    done = agent([], "What is this?", stdin="y" * 500_000)
-    assert done.code == 0 and "500000 characters" in done.err and "left out" in server.prompts[0]
-
-
 def test_user_and_password_in_the_address_are_sent_and_never_shown(run_here, repo):
     with OllamaServer() as server:
         server.script([], then=DONE)
@@ -156,9 +151,3 @@ def test_an_error_behind_a_proxy_names_the_proxy(run_here, repo):
     done = run_here("--cwd", repo, "--host", "http://10.9.8.7:11434", "hello?", env=env)
     assert done.code == 1 and "10.9.8.7:11434 (through the proxy 127.0.0.1:9)" in done.err
     assert "secret" not in done.err
-
-
-def test_a_damaged_session_that_is_the_only_one_is_named(run_here, repo):
-    write_files(repo, {".mini-coding-agent/sessions/20260101-000000-abc.json": '{"id": "2026'})
-    done = run_here("--cwd", repo, "--resume", "latest", "go on")
-    assert done.code == 2 and "20260101-000000-abc.json is damaged" in done.err

@@ -114,9 +114,10 @@ DAMAGED = {
 def test_a_damaged_session_is_named_in_one_sentence_and_stays_as_it_is(agent, server, repo, name):
     path = plant(repo, DAMAGED[name])
     before = path.read_bytes()
-    done = agent([], "--resume", "old", "hello?")
-    assert (done.code, done.out) == (2, "") and "Traceback" not in done.err
-    assert str(path) in done.err and len(done.err.splitlines()) == 1
+    for wanted in ("old", "latest"):
+        done = agent([], "--resume", wanted, "hello?")
+        assert (done.code, done.out) == (2, "") and "Traceback" not in done.err
+        assert str(path) in done.err and len(done.err.splitlines()) == 1
     assert server.requests == [] and path.read_bytes() == before
     assert agent([], "hello?").code == 0 and path.read_bytes() == before
 

@@ -231,9 +231,9 @@ def test_a_failed_command_shows_its_last_lines(agent):
     assert "exit 3" in err and re.search(r"(?m)^ +49\n +50$", err) and not re.search(r"\b30\b", err)
 
 
-def test_what_is_piped_in_beside_a_request_is_data(agent, server):
+def test_what_is_piped_in_beside_a_request_is_data_and_what_is_left_out_is_said(agent, server):
     done = agent([], "What is wrong here?", stdin="Traceback: boom\n/exit\n")
-    assert (done.code, done.out) == (0, "done\n")
-    assert (
-        "What is wrong here?" in server.prompts[0] and "Traceback: boom\n/exit" in server.prompts[0]
-    )
+    assert (done.code, done.out) == (0, "done\n") and "in the pipe" not in done.err
+    assert "wrong here?" in server.prompts[0] and "Traceback: boom\n/exit" in server.prompts[0]
+    done = agent([], "What is this?", stdin="y" * 500_000)
+    assert "500000 characters" in done.err and "left out" in server.prompts[-1]
