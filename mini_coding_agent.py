@@ -80,9 +80,7 @@ Nothing was changed yet. Write the changed file now: its path, and below it its 
 in a code block."""
 REPEATED = "You did exactly this already; its result stands above."
 CUT = "Your last reply was too long and was cut off. No explanations now, and one file at a time."
-ACTS = (
-    r"(?i)\b(fix|add|creat|writ|renam|chang|replac|remov|delet|updat|mov|turn|set|mak|should)e?\b"
-)
+ACTS = r"\b(fix|add|creat|writ|renam|chang|replac|remov|delet|updat|mov|turn|set|mak|should)e?\b"
 
 
 @dataclass
@@ -265,7 +263,7 @@ class Turn:
         may_fail = calls and TOOLS[calls[-1]["name"]].risky and not wants_change
         if calls and not calls[-1]["ok"] and not may_fail:  # "do the tests pass?" may get a no
             return "The last call failed, so the request is not fulfilled yet. Correct it."
-        if not self.changed() and wants_change and re.search(ACTS, self.request):
+        if not self.changed() and wants_change and re.search(ACTS, self.request.lower()):
             same = [p for p in view.seen if f"\n{view.text(p).rstrip()}\n```" in final.text]
             return f"{same[0]} is exactly so already. {NOTHING}" if same else NOTHING
         if not self.doubts and all("attached" in call for call in calls):  # it has not looked
@@ -840,7 +838,8 @@ def search(agent: MiniAgent, pattern: str, path: str = ".") -> str:
                 found.append(f"{name}:{number}: {match.string[start : start + 300]}")
         if len(found) > 100:
             return "\n".join([*found[:100], "[there are more; search a smaller path]"])
-    return "\n".join(found) or f"no line matches {pattern!r} (what git ignores only by its path)"
+    unseen = "what git ignores is searched only where path names it"
+    return "\n".join(found) or f"no line matches {pattern!r} ({unseen})"
 
 
 @tool('<tool name="list_files">.</tool>')
@@ -1071,7 +1070,7 @@ def pass_gate(agent: MiniAgent, tool: Tool, call: Call, check: bool) -> Any:
     if agent.approval_policy == "ask" and key not in agent.always:
         if agent.ask_human is None:
             raise ToolError(denied + "nobody can be asked (see --approval)")
-        what = "its own check (once declined, not proposed again)" if check else tool.name
+        what = "the program's own check (once declined, not proposed again)" if check else tool.name
         answer = agent.ask_human(what, preview).strip()
         if answer.lower() in ("a", "always"):
             agent.always.add(key)
@@ -1202,12 +1201,12 @@ def undo_request(agent: MiniAgent) -> str:
     asked = next((event["content"] for event in history[first:] if event["role"] == "user"), "")
     lines = [f"Took back: {one_line(asked, 60)}", *([] if changes else ["no file was changed"])]
     for path, (old, new) in changes.items():
-        is_parroted = path.is_file() and path.read_bytes() == new
+        is_ours = path.is_file() and path.read_bytes() == new
         said = "removed" if old is None else "put back"
-        if is_parroted:
+        if is_ours:
             replace_file(path, old) if old is not None else path.unlink()
         name = path.relative_to(agent.root).as_posix()
-        lines.append(f"{name} {said if is_parroted else 'was changed since, and stays as it is'}")
+        lines.append(f"{name} {said if is_ours else 'was changed since, and stays as it is'}")
     del history[first:]
     agent.session["fold"], agent.turn = min(agent.session.get("fold", 0), first), Turn(agent)
     if agent.session_store:
@@ -1675,10 +1674,10 @@ def run_demo() -> int:
     (folder / "greet.py").write_text("name = 'Ada'\nprint('Hello, ' + nmae)\n", encoding="utf-8")
     agent = build_agent(build_arg_parser().parse_args(["--cwd", str(folder)]))
     agent.model_client, terminal = FakeModelClient(DEMO_REPLIES), Terminal(agent)
-    agent.ask_human = lambda what, preview: terminal.confirm(what, preview, "y (says the demo)\n")[
-        :1
-    ]
-    terminal.say(f"A demo: the model is a script, all else is real. It works in {folder}.")
+    agent.ask_human = lambda what, preview: terminal.confirm(what, preview, "y\n")
+    terminal.say(
+        f"A demo: the model is a script, which says y, too; all else is real, in {folder}."
+    )
     terminal.say(f"\n> {DEMO_REQUEST}", "bold")
     code = terminal.work(DEMO_REQUEST)
     line = f'python {sys.argv[0]} --cwd {folder} --resume latest "explain greet.py"'

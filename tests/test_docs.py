@@ -76,7 +76,7 @@ def test_the_example_is_what_the_program_makes_of_the_recorded_replies(run_here,
     done = run_here(*flags, stdin=f"{request}\n" + "y\n" * session.count("Allow?"))
     assert done.code == 0 and "The tests now pass" in done.out
     lines = session.splitlines()[1:]
-    told = [line for line in lines if re.match(r"[*@+-]|\w+:$|its own|Allow", line)]
+    told = [line for line in lines if re.match(r"[*@+-]|\w+:$|the program's own|Allow", line)]
     shown, at = done.err.splitlines(), 0
     for line in told:
         at = shown.index(line, at) + 1
