@@ -266,10 +266,10 @@ class Turn:
         if not self.changed() and wants_change and re.search(ACTS, self.request.lower()):
             same = [p for p in view.seen if f"\n{view.text(p).rstrip()}\n```" in final.text]
             return f"{same[0]} is exactly so already. {NOTHING}" if same else NOTHING
-        if not self.doubts and all("attached" in call for call in calls):  # it has not looked
+        if all("attached" in call for call in calls):  # it has not looked
             if re.search(r"(?i)\bhow many\b", self.request):
                 return f"Do not count by yourself, run a command: {TOOLS['run_shell'].form}"
-            if not calls and not view.seen:
+            if not (calls or view.seen or self.doubts):
                 return f"You have not looked at anything yet. {FORMS}"
         is_parroted = len(final.text) > 3 and final.text in RULES + NEXT + AGAIN + NOTHING
         return FORMS if is_parroted else ""
