@@ -168,7 +168,7 @@ class Turn:
     def work(self) -> None:
         """Ask the model, and do what it says, until its answer is believed or a limit is met."""
         if re.search(r"(?i)\bfail", self.request) and self.wants_change():
-            self.check(check_command(self.agent))  # how it fails is worth more than the files
+            self.check()  # how it fails is worth more than the files
         while self.steps < self.agent.max_steps and self.slips < MAX_SLIPS:
             raw = self.query()
             try:
@@ -239,20 +239,20 @@ class Turn:
         return True
 
     def check_passes(self) -> bool:
-        """Judge a change by the command that can, unless it passed since; False if it fails."""
+        """Judge a change by the command that can; False if it fails."""
         # Asked to check its own work instead, a small model rewrites what is right.
-        since, command = self.since_change(), check_command(self.agent)
-        passed = any(c["ok"] and c["args"].get("command") == command for c in since)
-        return not self.changed() or passed or not since[-1]["ok"] or self.check(command)
+        return not self.changed() or not self.since_change()[-1]["ok"] or self.check()
 
-    def check(self, command: str) -> bool:
-        """Run the command that judges the work, if it may run; False if it fails."""
+    def check(self) -> bool:
+        """Run the command that judges the work, if it may and did not pass; False if it fails."""
         agent = self.agent
         can_run = {"auto": True, "ask": bool(agent.ask_human)}.get(agent.approval_policy)
-        if not (command and can_run and agent.may_check) or agent.plan or agent.read_only:
+        command = check_command(agent) if can_run and agent.may_check else ""
+        ran = [call for call in self.since_change() if call["args"].get("command") == command]
+        if not command or any(call["ok"] for call in ran):
             return True
         event = run_call(agent, Call("run_shell", {"command": command}), check=True)
-        if DENIED in event["content"]:
+        if event["content"].startswith(f"error: {DENIED}"):
             agent.may_check = False
             return True  # the human does without it, and the model need not know
         return bool(agent.record(event)["ok"])
@@ -297,7 +297,8 @@ class Turn:
     def is_repeated(self, call: Call) -> bool:
         """Tell whether this very call was made in this turn, with nothing changed since."""
         same = [e for e in self.since_change() if (e["name"], e["args"]) == (call.name, call.args)]
-        return any(not e.get("attached") and GUARDED not in e["content"] for e in same)
+        guarded = f"error: {GUARDED}"
+        return any(not e.get("attached") and not e["content"].startswith(guarded) for e in same)
 
 
 # -- 1. Live repo context --------------------------------------------------------------------------

@@ -118,7 +118,7 @@ def test_what_is_said_to_fail_is_run_before_the_model_is_asked(do, server, repo)
 
 
 def test_a_check_that_goes_on_failing_is_never_called_done(do, repo):
-    write_files(repo, {"Makefile": f"{MAKE}false\n"})
+    write_files(repo, {"Makefile": f"{MAKE}echo approval denied; false\n"})
     replies = [step for n in range(4) for step in (write("calc.py", f"{CALC}# {n}\n"), DONE)]
     done = do(FIX, *replies, DONE, flags=("--max-steps", "20"))
     assert commands(repo) == ["make test"] * 4 and done.code == 3
