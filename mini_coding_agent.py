@@ -228,7 +228,8 @@ class Turn:
     def believes(self, final: Final) -> bool:
         """Tell whether an answer may stand; when all doubts are used up it does, contradicted."""
         self.answer = final.text
-        if not self.check_passes():
+        # Asked to check its own work, a small model rewrites what is right; an exit code can judge.
+        if self.changed() and self.since_change()[-1]["ok"] and not self.check():
             return False
         doubt = self.doubt(final)
         self.doubts += bool(doubt)
@@ -237,11 +238,6 @@ class Turn:
             return False
         self.outcome = "contradicted" if doubt else "finished"
         return True
-
-    def check_passes(self) -> bool:
-        """Judge a change by the command that can; False if it fails."""
-        # Asked to check its own work instead, a small model rewrites what is right.
-        return not self.changed() or not self.since_change()[-1]["ok"] or self.check()
 
     def check(self) -> bool:
         """Run the command that judges the work, if it may and did not pass; False if it fails."""
@@ -264,8 +260,7 @@ class Turn:
         if calls and not calls[-1]["ok"] and not may_fail:  # "do the tests pass?" may get a no
             return "The last call failed, so the request is not fulfilled yet. Correct it."
         if not self.changed() and wants_change and re.search(ACTS, self.request.lower()):
-            same = [p for p in view.seen if f"\n{view.text(p).rstrip()}\n```" in final.text]
-            return f"{same[0]} is exactly so already. {NOTHING}" if same else NOTHING
+            return NOTHING
         if all("attached" in call for call in calls):  # it has not looked
             if re.search(r"(?i)\bhow many\b", self.request):
                 return f"Do not count by yourself, run a command: {TOOLS['run_shell'].form}"
@@ -445,13 +440,19 @@ CONTROL = re.compile(rf"(?m)(?<=[<\[])(?={TOKENS})|^(?={LABELS})")
 BROKEN = re.compile(rf"{BREAK}(?={TOKENS}|{LABELS})")
 
 
+@functools.lru_cache(maxsize=2_000)  # each prompt has all of the transcript
+def defused(text: str) -> str:
+    """Return a text in which nothing passes for a control token or for a label of ours."""
+    return CONTROL.sub(BREAK, text)
+
+
 def build_prefix(workspace: WorkspaceContext) -> str:
     """Return the part of the prompt that never changes."""
     likely = [path for path in workspace.files if path.endswith((".py", ".js", ".ts", ".json"))]
     file = (likely or workspace.files or ["README.md"])[0]
     forms = [tool.form.replace("{file}", file) for tool in TOOLS.values() if tool.form]
     rules = RULES.format(file=file, placeholder=PLACEHOLDER, tools="\n".join(forms))
-    return rules + CONTROL.sub(BREAK, workspace.text()) + "\n"
+    return rules + defused(workspace.text()) + "\n"
 
 
 def as_listing(path: str, text: str) -> str:
@@ -463,9 +464,9 @@ def as_listing(path: str, text: str) -> str:
 
 def event_text(event: Event) -> str:
     """Return an event as the model reads it, the same way for ever; "" for a slip."""
-    role, content = event["role"], CONTROL.sub(BREAK, event["content"])
+    role, content = event["role"], defused(event["content"])
     if role == "tool" and not event.get("attached"):
-        call = CONTROL.sub(BREAK, render(Call(event["name"], event["args"])))
+        call = defused(render(Call(event["name"], event["args"])))
         return f"\n{STEP}\n{call}\n{RESULT}\n{content}\n"
     asked, said = f"\n{REQUEST} {content}\n", f"\n{ANSWER}\n{content}\n"
     return {"user": asked, "assistant": said, "tool": f"\n{content}\n", "slip": ""}[role]
@@ -481,7 +482,7 @@ def attach_files(agent: MiniAgent) -> None:
         agent.tell("notice", f"there is no file {path} to attach")
     for path in sizes if sum(sizes.values()) <= SMALL_WORKSPACE else dict.fromkeys(wanted):
         event = run_call(agent, Call("read_file", {"path": path}))
-        if event["ok"] and CONTROL.sub(BREAK, event["content"]) not in shown:
+        if event["ok"] and defused(event["content"]) not in shown:
             agent.record(event | {"attached": True})
 
 
@@ -598,6 +599,7 @@ def parse(raw: str, cut: bool, view: View) -> list[Call] | Final:
         if PLACEHOLDER in content or (content and content.rstrip() == view.text(path).rstrip()):
             continue  # it only quotes: our example, or the file as it is
         calls = [*(other for other in calls if other.args["path"] != path), call]  # the last counts
+    # A README's own blocks may end it too early: then blocks follow that belong to nothing.
     has_readme = any(head_of(above).endswith(".md") for above, _, _ in blocks)
     is_torn = has_readme and not all(tag or SUFFIX.search(head_of(a)) for a, tag, _ in blocks)
     if calls and cut and not is_torn:
@@ -786,7 +788,7 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise ToolError(f"{path.name} can't be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise ToolError(f"{path.name} is no UTF-8 text; only run_shell can deal with it") from None
+        raise ToolError(f"{path.name} is no file of UTF-8 text; use run_shell") from None
 
 
 def find(agent: MiniAgent, raw: str, folder: bool = False) -> tuple[str, Path]:
@@ -857,9 +859,6 @@ def write_file(agent: MiniAgent, path: str, content: str) -> Iterator[Any]:
     """Write a whole file: what a listing is."""
     view = View(agent)
     real = agent.path(view.nearest(path))
-    same = [file for file in view.files if file.rpartition("/")[2] == real.name]
-    if real.is_dir() or (same and not real.parent.exists()):
-        raise ToolError(f"{path} is no file that can be written; do you mean {', '.join(same)}?")
     after = content.replace("\r\n", "\n").rstrip() + "\n" if content.strip() else ""
     after = after.replace("\n", "\r\n") if "\r\n" in view.text(view.nearest(path)) else after
     yield from change_file(agent, real, after, "wrote")
@@ -1115,7 +1114,7 @@ def fit_prompt(agent: MiniAgent, room: int) -> str:
 def folded_text(events: Sequence[Event]) -> str:
     """Return what the prompt still says of folded events: memory, a line each, the request."""
     lines = [event_line(event) for event in events[-40:] if event["role"] != "slip"]
-    told = CONTROL.sub(BREAK, "\n".join([f"{len(events)} events:", memory_text(events), *lines]))
+    told = defused("\n".join([f"{len(events)} events:", memory_text(events), *lines]))
     talk = [event for event in events if event["role"] in ("user", "assistant")][-1:]
     request = "".join(event_text(event) for event in talk if event["role"] == "user")  # at work
     return f"\nWhat was done before, in brief, {told}\n{request}" if events else ""

@@ -66,7 +66,7 @@ def test_a_file_that_is_no_utf_8_is_not_rewritten_and_all_are_told(do, server, r
     write_files(repo, {"old.txt": latin})
     done = do("Change old.txt to tea.", write("old.txt", "tea\n"))
     assert (repo / "old.txt").read_bytes() == latin
-    assert "no UTF-8 text" in done.err and "no UTF-8 text" in server.prompts[1]
+    assert "no file of UTF-8 text" in done.err and "no file of UTF-8 text" in server.prompts[1]
 
 
 @posix
