@@ -1,28 +1,25 @@
 #!/usr/bin/env python3
-# /// script
-# requires-python = ">=3.10"
-# dependencies = []
-# ///
 """Mini-Coding-Agent: a coding agent in one file, for small models on your own machine.
 
 A language model can only write text. A coding agent is the loop that lets this text act:
 
     record the files that the request names, and the request
     while steps are left:
-        reply = model(prefix + transcript + tail)
+        reply = model(prefix + transcript + tail)       (chapter 2)
         if it can't be read:    say why, in the tail of the next prompt
         if it holds calls:      check each, ask the human if it is risky, run it, record the result
         if it is an answer:     run the tests; return it, unless the record contradicts it
 
 The loop stands first; six chapters say how it holds up when the model is small, the window is full
-or the human says no; then come the model's server, the terminal, two extras. A `ToolError` is read
-by the model, a `RuntimeError` by the human. What happened is an event, a dict in the session's
-`history`; prompts, memory and summaries are made from events alone.
+or the human says no; then come the model's server and the terminal. A `ToolError` is read by the
+model, a `RuntimeError` by the human. What happened is an event, a dict in the session's `history`;
+prompts, memory and summaries are made from events alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import base64
 import contextlib
 import difflib
@@ -31,7 +28,6 @@ import inspect
 import json
 import os
 import re
-import secrets
 import select
 import shutil
 import signal
@@ -46,7 +42,6 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,7 +50,7 @@ from urllib.parse import unquote
 from urllib.request import ProxyHandler, Request, build_opener, getproxies, proxy_bypass
 
 __version__ = "0.2.0"
-Event = dict[str, Any]  # role, content, created_at; a tool's also name, args, ok and what it did
+Event = dict[str, Any]  # role, content, created_at; a tool's also name, args, ok, what it did
 
 
 class ToolError(ValueError):
@@ -63,10 +58,10 @@ class ToolError(ValueError):
 
 
 # -- The loop --------------------------------------------------------------------------------------
-#
 # A small model answers far too early, and is always sure of success. So the program runs the tests
 # itself, because an exit code can't be talked into anything; an answer that the record contradicts
-# is doubted; and whatever the model says, the human's summary is made from the record.
+# is doubted; and whatever the model says, the human's summary is made from the record. A reply that
+# can't be read, or repeats what was done, is a slip; three in a row end the request.
 
 MAX_SLIPS, MAX_DOUBTS = 3, 2
 HEAT = 0.3  # added to the temperature after a slip: what led there once leads there again
@@ -78,9 +73,8 @@ AGAIN = "The last call failed. Correct it, in one of the forms above."
 NOTHING = """\
 Nothing was changed yet. Write the changed file now: its path, and below it its complete new text \
 in a code block."""
-REPEATED = "You did exactly this already; its result stands above."
 CUT = "Your last reply was too long and was cut off. No explanations now, and one file at a time."
-ACTS = r"\b(fix|add|creat|writ|renam|chang|replac|remov|delet|updat|mov|turn|set|mak|should)e?\b"
+VERBS = "fix|add|create|write|rename|change|replace|remove|delete|update|move|turn|set|make"
 
 
 @dataclass
@@ -101,7 +95,6 @@ class MiniAgent:
     ask_human: Callable[[str, str], str] | None = None  # (what, preview) -> the answer
     tell: Callable[[str, Any], None] = lambda kind, what: None  # for the terminal
     may_check: bool = True  # until the human declines a check
-    sandbox: list[str] = field(default_factory=list)  # stands before each command, see Extras
 
     def __post_init__(self) -> None:
         self.root = Path(self.workspace.cwd)
@@ -116,6 +109,8 @@ class MiniAgent:
         """Work on one request; return the answer, or why there is none. Raise RuntimeError."""
         self.turn = Turn(self, user_message)
         self.undo.append((self.turn.first, {}))
+        if re.search(r"(?i)\bfail", user_message) and self.turn.wants_change():
+            self.turn.run_check()  # how it fails is worth more to the model than the files
         attach_files(self)
         self.record({"role": "user", "content": user_message})
         self.turn.work()
@@ -137,14 +132,25 @@ class MiniAgent:
 
     def record(self, item: Event) -> Event:
         """Add an event to the history and save the session."""
-        self.session["history"].append({"created_at": f"{datetime.now():%FT%T}"} | item)
+        self.session["history"].append({"created_at": time.strftime("%Y-%m-%dT%H:%M:%S")} | item)
         if self.session_store:
             self.session_store.save(self.session)
         return item
 
     def path(self, raw: str) -> Path:
-        """Return the absolute path for one that the model wrote; raise ToolError if it leaves."""
-        return resolve_path(self.root, raw)
+        """Return the real path of one that the model wrote; raise ToolError if it leaves."""
+        if re.search(r"[\x00-\x1f\x7f]|^~|^\$|^[A-Za-z]:[\\/]", raw):
+            raise ToolError(f"{raw!r} is no path relative to the project, in plain characters")
+        try:
+            real = (self.root / raw.replace("\\", "/")).resolve()
+        except (OSError, RuntimeError, ValueError):
+            raise ToolError(f"{raw} can't be followed") from None
+        if (real != self.root and self.root not in real.parents) or real.is_symlink():  # a loop
+            raise ToolError(f"path escapes workspace: {raw}")
+        below = unicodedata.normalize("NFKC", str(real.relative_to(self.root))).casefold()
+        if any(part.rstrip(". ") in PROTECTED for part in re.split(r"[\\/]", below)):
+            raise ToolError(f"{raw} belongs to git or to this program; it is not for the tools")
+        return real
 
     def reset(self) -> None:
         """Begin a new session in the same workspace; the old one stays on the disk."""
@@ -162,13 +168,12 @@ class Turn:
         self.notice = ""  # stands in the tail of the next prompt, which is then asked hotter
         self.was_cut = False  # the last reply reached the limit of new tokens
         self.warned: set[str] = set()  # files whose loss was warned of, see `guard`
+        self.wants_command = False  # a shell block is then no illustration
         self.answer, self.outcome = "", "finished"  # or contradicted, limit, error, interrupted
         self.tokens = (0, 0)  # read and written
 
     def work(self) -> None:
         """Ask the model, and do what it says, until its answer is believed or a limit is met."""
-        if re.search(r"(?i)\bfail", self.request) and self.wants_change():
-            self.check()  # how it fails is worth more than the files
         while self.steps < self.agent.max_steps and self.slips < MAX_SLIPS:
             raw = self.query()
             try:
@@ -190,15 +195,16 @@ class Turn:
         texts = [view.text(path) for path in view.seen[-8:]]
         # A file is written whole, so there is room for the largest in view; more after a cut.
         room = agent.max_new_tokens + count_tokens(agent, max(texts, key=len, default=""))
-        room *= 1 + self.was_cut
-        # A file in view that holds a stop could not be written otherwise.
-        stops = [stop for stop in STOPS if not any(stop in text for text in texts)]
-        options = {"heat": HEAT if self.notice else 0.0, "stop": stops}
+        if self.was_cut:
+            room *= 2
+        options = {"heat": HEAT if self.notice else 0.0, "stop": STOPS}
         prompt = fit_prompt(agent, room)
         try:
             reply = agent.model_client.complete(prompt, room, **options)
-        except PromptTooLong:  # a token has fewer bytes than we thought, so fold
-            agent.bytes_per_token = 1.0
+        except ModelError as fault:
+            if "longer than the server's window" not in str(fault):
+                raise
+            agent.bytes_per_token = 1.0  # a token has fewer bytes than we thought, so fold
             prompt = fit_prompt(agent, room)
             reply = agent.model_client.complete(prompt, room, **options)
         self.was_cut, self.notice = getattr(reply, "cut", False), ""
@@ -212,9 +218,10 @@ class Turn:
         """Run the calls of a reply in their order, up to the first that fails."""
         if all(self.is_repeated(call) for call in calls):
             nothing_done = self.wants_change() and not self.changed()
-            todo = NOTHING if nothing_done else NEXT if self.calls()[-1]["ok"] else AGAIN
-            self.slip(f"{REPEATED} {todo}")
+            todo = NOTHING if nothing_done else AGAIN if self.has_failed() else NEXT
+            self.slip(f"You did exactly this already; its result stands above. {todo}")
         else:
+            self.wants_command = False
             for call in calls:
                 if not self.agent.record(run_call(self.agent, call))["ok"]:
                     break
@@ -225,13 +232,13 @@ class Turn:
         self.slips, self.notice = self.slips + count, notice
         self.agent.tell("notice", notice)
 
-    def believes(self, final: Final) -> bool:
+    def believes(self, answer: str) -> bool:
         """Tell whether an answer may stand; when all doubts are used up it does, contradicted."""
-        self.answer = final.text
+        self.answer = answer
         # Asked to check its own work, a small model rewrites what is right; an exit code can judge.
-        if self.changed() and self.since_change()[-1]["ok"] and not self.check():
+        if self.changed() and not self.has_failed() and not self.run_check():
             return False
-        doubt = self.doubt(final)
+        doubt = self.doubt(answer)
         self.doubts += bool(doubt)
         if doubt and self.doubts <= MAX_DOUBTS:
             self.slip(doubt, 0)
@@ -239,13 +246,13 @@ class Turn:
         self.outcome = "contradicted" if doubt else "finished"
         return True
 
-    def check(self) -> bool:
+    def run_check(self) -> bool:
         """Run the command that judges the work, if it may and did not pass; False if it fails."""
         agent = self.agent
         can_run = {"auto": True, "ask": bool(agent.ask_human)}.get(agent.approval_policy)
         command = check_command(agent) if can_run and agent.may_check else ""
-        ran = [call for call in self.since_change() if call["args"].get("command") == command]
-        if not command or any(call["ok"] for call in ran):
+        passed = [call["args"].get("command") for call in self.since_change() if call["ok"]]
+        if not command or command in passed:
             return True
         event = run_call(agent, Call("run_shell", {"command": command}), check=True)
         if event["content"].startswith(f"error: {DENIED}"):
@@ -253,32 +260,36 @@ class Turn:
             return True  # the human does without it, and the model need not know
         return bool(agent.record(event)["ok"])
 
-    def doubt(self, final: Final) -> str:
+    def doubt(self, answer: str) -> str:
         """Return why the record contradicts an answer, as the model is told; "" if it does not."""
-        calls, view, wants_change = self.calls(), View(self.agent), self.wants_change()
+        calls, request, wants_change = self.calls(), self.request.lower(), self.wants_change()
         may_fail = calls and TOOLS[calls[-1]["name"]].risky and not wants_change
-        if calls and not calls[-1]["ok"] and not may_fail:  # "do the tests pass?" may get a no
+        if self.has_failed() and not may_fail:  # "do the tests pass?" may get a no
             return "The last call failed, so the request is not fulfilled yet. Correct it."
-        if not self.changed() and wants_change and re.search(ACTS, self.request.lower()):
+        if not self.changed() and wants_change and re.search(rf"\b({VERBS}|should)\b", request):
             return NOTHING
         if all("attached" in call for call in calls):  # it has not looked
-            if re.search(r"(?i)\bhow many\b", self.request):
+            if "how many" in request:
+                self.wants_command = True
                 return f"Do not count by yourself, run a command: {TOOLS['run_shell'].form}"
-            if not (calls or view.seen or self.doubts):
+            if not (calls or View(self.agent).seen or self.doubts):
                 return f"You have not looked at anything yet. {FORMS}"
-        is_parroted = len(final.text) > 3 and final.text in RULES + NEXT + AGAIN + NOTHING
-        return FORMS if is_parroted else ""
+        return FORMS if answer in NEXT else ""  # it only repeats what we said
 
     def wants_change(self) -> bool:
         """Tell whether the request asks for something to be done, so that words are not enough."""
         asks = r"(?i)^\s*(what|which|where|why|how|who|explain|describe|summarize|tell me)\b|\?\s*$"
-        is_polite = re.match(r"(?i)\s*(can|could|would|will|please)\b", self.request)
-        is_question = re.search(asks, self.request) and not is_polite
+        orders = re.match(rf"(?i)\s*({VERBS}|can|could|would|will|please)\b", self.request)
+        is_question = re.search(asks, self.request) and not orders
         return not (self.agent.read_only or self.agent.plan or is_question)
 
     def calls(self) -> list[Event]:
         """Return the turn's calls with their results: the model's, checks, attached files."""
         return [e for e in self.agent.session["history"][self.first :] if e["role"] == "tool"]
+
+    def has_failed(self) -> bool:
+        """Tell whether the last call failed."""
+        return not all(call["ok"] for call in self.calls()[-1:])
 
     def changed(self) -> list[str]:
         """Return the files that this turn changed, each once."""
@@ -292,12 +303,11 @@ class Turn:
     def is_repeated(self, call: Call) -> bool:
         """Tell whether this very call was made in this turn, with nothing changed since."""
         same = [e for e in self.since_change() if (e["name"], e["args"]) == (call.name, call.args)]
-        guarded = f"error: {GUARDED}"
-        return any(not e.get("attached") and not e["content"].startswith(guarded) for e in same)
+        guarded = f"error: {GUARDED}"  # a second try is let through
+        return any(not event["content"].startswith(guarded) for event in same)
 
 
 # -- 1. Live repo context --------------------------------------------------------------------------
-#
 # The snapshot is taken once: a fresh one in every prompt would cost a full re-read (chapter 2). The
 # folder may be hostile, and plain `git status` runs what core.fsmonitor, a hook or a filter names:
 # so the user's and the system's configuration are off, the repository's is overridden, and where
@@ -324,10 +334,12 @@ def find_repository(root: Path) -> Path | None:
 def git(root: Path, *args: str) -> str:
     """Return what a git command prints; "" if it fails, takes 5 seconds or there is no git."""
     repo = find_repository(root)
+    if not repo:
+        return ""
     place = [f"--git-dir={repo}/.git", f"--work-tree={repo}"]  # or core.worktree moves it
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         return subprocess.run(
-            ["git" if repo else "", *GIT_OPTIONS.split(), *place, *args], cwd=root, check=True,
+            ["git", *GIT_OPTIONS.split(), *place, *args], cwd=root, check=True,
             env=os.environ | GIT_ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True,
             timeout=5,
         ).stdout.decode("utf-8", "replace")  # fmt: skip
@@ -393,7 +405,6 @@ class WorkspaceContext:
 
 
 # -- 2. Prompt shape and cache reuse ---------------------------------------------------------------
-#
 # On a laptop most of the waiting is the model reading. The server keeps the key/value cache of the
 # last prompt, and what the next one shares with it from the first byte on costs nothing. So:
 #
@@ -440,7 +451,7 @@ CONTROL = re.compile(rf"(?m)(?<=[<\[])(?={TOKENS})|^(?={LABELS})")
 BROKEN = re.compile(rf"{BREAK}(?={TOKENS}|{LABELS})")
 
 
-@functools.lru_cache(maxsize=2_000)  # each prompt has all of the transcript
+@functools.lru_cache(maxsize=2_000)  # or each prompt would search the whole transcript again
 def defused(text: str) -> str:
     """Return a text in which nothing passes for a control token or for a label of ours."""
     return CONTROL.sub(BREAK, text)
@@ -452,7 +463,7 @@ def build_prefix(workspace: WorkspaceContext) -> str:
     file = (likely or workspace.files or ["README.md"])[0]
     forms = [tool.form.replace("{file}", file) for tool in TOOLS.values() if tool.form]
     rules = RULES.format(file=file, placeholder=PLACEHOLDER, tools="\n".join(forms))
-    return rules + defused(workspace.text()) + "\n"
+    return defused(rules + workspace.text()) + "\n"
 
 
 def as_listing(path: str, text: str) -> str:
@@ -475,13 +486,19 @@ def event_text(event: Event) -> str:
 def attach_files(agent: MiniAgent) -> None:
     """Show the model the files that the request names, or a small workspace, before it is asked."""
     view, shown = View(agent), agent.history_text()
-    sizes = {path: os.path.getsize(agent.root / path) for path in view.files}
-    wanted = view.named() + (view.defining() if len(sizes) < 1_000 else [])
-    wanted = [path for path in wanted if 0 < sizes.get(path, 0) <= ATTACHED_FILE][:3]
     for path in [p for p in view.absent() if f"@{p}" in view.request or f'@"{p}"' in view.request]:
         agent.tell("notice", f"there is no file {path} to attach")
-    for path in sizes if sum(sizes.values()) <= SMALL_WORKSPACE else dict.fromkeys(wanted):
-        event = run_call(agent, Call("read_file", {"path": path}))
+    sizes, names = {path: os.path.getsize(agent.root / path) for path in view.files}, view.names()
+    wanted = list(sizes)
+    if sum(sizes.values()) > SMALL_WORKSPACE:
+        defining = [path for path in view.files[:1_000] if view.defined(path) & set(names)]
+        wanted = [
+            p
+            for p in dict.fromkeys(view.named() + defining)
+            if 0 < sizes.get(p, 0) <= ATTACHED_FILE
+        ][:3]
+    for path in wanted:
+        event = run_call(agent, Call("read_file", {"path": path, "only": " ".join(names)}))
         if event["ok"] and defused(event["content"]) not in shown:
             agent.record(event | {"attached": True})
 
@@ -500,6 +517,7 @@ def attach_files(agent: MiniAgent) -> None:
 #
 # INVARIANT: a risky call that breaks off is not run: its end is the fence or the closing element.
 # INVARIANT: a call inside of something else is not run: in thinking, in a file, in a quotation.
+# (What was wrapped as a whole is no quotation: a <tool> as all of a block, a listing in <final>.)
 
 
 class Call(NamedTuple):
@@ -507,13 +525,6 @@ class Call(NamedTuple):
 
     name: str
     args: dict[str, Any]
-
-
-class Final(NamedTuple):
-    """An answer: in <final>, or plain text."""
-
-    text: str
-    tagged: bool
 
 
 SUFFIX = re.compile(
@@ -533,7 +544,7 @@ class View:
     """What a reply can refer to: the workspace's files, those in view, the request."""
 
     def __init__(self, agent: MiniAgent) -> None:
-        self.root, self.request = agent.root, agent.turn.request
+        self.agent, self.root, self.request = agent, agent.root, agent.turn.request
         shown = agent.session["history"][agent.session.get("fold", 0) :]
         self.seen = list(dict.fromkeys(event["file"] for event in shown if "file" in event))
 
@@ -545,16 +556,16 @@ class View:
     def text(self, path: str) -> str:
         """Return a file's text; "" if there is none."""
         with contextlib.suppress(ToolError):
-            return read_text(resolve_path(self.root, path))
+            return read_text(self.agent.path(path))
         return ""
 
     def nearest(self, path: str) -> str:
         """Return the path, or that of the one file of this name: calc.py for path/to/calc.py."""
         path = path.replace("\\", "/").removeprefix("./")
-        if not path or os.path.exists(self.root / path):
+        folder, _, name = path.rpartition("/")
+        if os.path.exists(self.root / path) or (folder and os.path.isdir(self.root / folder)):
             return path
-        name = path.rpartition("/")[2].lower()
-        same = [file for file in self.files if file.rpartition("/")[2].lower() == name]
+        same = [file for file in self.files if file.rpartition("/")[2].lower() == name.lower()]
         return same[0] if len(same) == 1 else path
 
     def is_path(self, word: str) -> bool:
@@ -571,10 +582,14 @@ class View:
         """Return the files that the request names and that are not there."""
         return [path for path in self.named() if not os.path.exists(self.root / path)]
 
-    def defining(self) -> list[str]:
-        """Return the files that define a name out of the request, if it looks like code."""
-        names = set(re.findall(r"\b\w+(?=\(\))|\w*[a-z]_\w+|\w+[a-z][A-Z]\w*", self.request))
-        return [p for p in self.files if names and names & set(DEFINED.findall(self.text(p)))]
+    def names(self) -> list[str]:
+        """Return the names that look like code in the request, and in how its check failed."""
+        text = "\n".join([self.request, *(event["content"] for event in self.agent.turn.calls())])
+        return sorted(set(re.findall(r"\b\w+(?=\()|\w*[a-z]_\w+|\w+[a-z][A-Z]\w*", text)))
+
+    def defined(self, path: str) -> set[str]:
+        """Return the names of the functions and classes in a file."""
+        return set(DEFINED.findall(self.text(path)))
 
     def is_half(self, path: str, text: str) -> bool:
         """Tell whether at least half of a file's lines stand in a text."""
@@ -583,9 +598,8 @@ class View:
         return bool(old) and sum(line in new for line in old) >= len(old) / 2
 
 
-def parse(raw: str, cut: bool, view: View) -> list[Call] | Final:
+def parse(raw: str, cut: bool, view: View) -> list[Call] | str:
     """Read a reply, `cut` by the token limit or not: return its calls, or an answer, or raise."""
-    raw = raw[: raw.rfind("\n") + 1] if cut else raw  # the last line may be half a fence
     text = BROKEN.sub("", raw.rpartition("</think>")[2]).strip()
     if not text or text.startswith("<think>"):
         raise ToolError("it is empty")
@@ -599,16 +613,14 @@ def parse(raw: str, cut: bool, view: View) -> list[Call] | Final:
         if PLACEHOLDER in content or (content and content.rstrip() == view.text(path).rstrip()):
             continue  # it only quotes: our example, or the file as it is
         calls = [*(other for other in calls if other.args["path"] != path), call]  # the last counts
-    # A README's own blocks may end it too early: then blocks follow that belong to nothing.
-    has_readme = any(head_of(above).endswith(".md") for above, _, _ in blocks)
-    is_torn = has_readme and not all(tag or SUFFIX.search(head_of(a)) for a, tag, _ in blocks)
-    if calls and cut and not is_torn:
-        return calls  # what was complete is done
-    if element.startswith("<tool"):
-        calls.append(read_call(element, cut))
-    if is_open or cut or is_torn:
+    if is_open or cut:
         raise ToolError("a code block has no sure end; around other blocks it needs longer fences")
-    return calls or Final(answer or text, bool(element))
+    if view.agent.turn.wants_command:
+        commands = [text for _, language, text in blocks if language in SHELLS]
+        calls += [Call("run_shell", {"command": command.strip()}) for command in commands]
+    if element.startswith("<tool"):
+        calls.append(read_call(element))
+    return calls or answer or text
 
 
 def read_blocks(text: str) -> tuple[list[tuple[str, str, str]], str, bool]:
@@ -620,8 +632,10 @@ def read_blocks(text: str) -> tuple[list[tuple[str, str, str]], str, bool]:
         mark = FENCE.fullmatch(line)
         if fence:
             is_fence = mark and mark[2].startswith(fence) and len(mark[1]) <= indent
-            if mark and is_fence and (mark[3] or inner):  # of a block in the block
-                inner += 1 if mark[3] else -1
+            if mark and is_fence and mark[3]:  # of a block in the block
+                inner += 1
+            elif is_fence and inner:
+                inner -= 1
             elif is_fence:
                 blocks.append((above, language, body))
                 fence, above = "", body.strip() if body.count("\n") == 1 else ""
@@ -653,38 +667,41 @@ def block_call(above: str, language: str, text: str, view: View) -> Call | None:
     if head and view.is_path(head):
         likely = [view.nearest(head)]
     elif text.strip() and language.lower() not in SHELLS:
-        likely = [file for file in view.seen if view.is_half(file, text)]
-        likely = likely or (view.absent() if language and text.count("\n") > 1 else [])
-    if len(likely) == 1 and (text.strip() or not os.path.exists(view.root / likely[0])):
-        return Call("write_file", {"path": likely[0], "content": text})
-    return None
+        if any(text.strip() in view.text(file) for file in view.seen):
+            return None  # it quotes
+        halves = [file for file in view.seen if view.is_half(file, text)]
+        names = set(DEFINED.findall(text))
+        same = [file for file in view.seen if names and names <= view.defined(file)]
+        new = view.absent() if language and text.count("\n") > 1 else []
+        likely = halves if len(halves) == 1 else same or new
+    is_file = len(likely) == 1 and (text.strip() or not os.path.exists(view.root / likely[0]))
+    return Call("write_file", {"path": likely[0], "content": text}) if is_file else None
 
 
-def read_call(text: str, cut: bool) -> Call:
+def read_call(text: str) -> Call:
     """Read the call that begins here, its arguments as attributes, elements or bare text."""
     name = next(iter(re.findall(r"<tool\b[^\w>]*(?:name\s*=)?[\"' ]*(\w+)", text)), "")
     if name not in TOOLS:
         raise ToolError(f"there is no tool {name!r}; the tools are {', '.join(TOOLS)}")
-    tool, (head, _, body) = TOOLS[name], text.partition("</tool>")[0].partition(">")
+    spec, (head, _, body) = TOOLS[name], text.partition("</tool>")[0].partition(">")
     given = dict(re.findall(r'(\w+)\s*=\s*"([^"]*)"', head))
     given |= dict(re.findall(r"(?s)<(\w+)>(?:[ \t]*\n)?(.*?)</\1>", body))
-    args = {key: value for key, value in given.items() if key in tool.params}
-    is_whole = "</tool>" in text or not cut
-    is_bare = not body.lstrip().startswith(tuple(f"<{name}>" for name in tool.params))
-    if tool.bare and tool.bare not in args and is_whole and is_bare:
-        args[tool.bare] = re.sub(r"(?s)^(`+)(.*)\1$", r"\2", body.strip())
-    tool.check(args)
-    return Call(tool.name, args)
+    args = {key: value for key, value in given.items() if key in spec.params}
+    is_bare = not body.lstrip().startswith(tuple(f"<{name}>" for name in spec.params))
+    if spec.bare and spec.bare not in args and is_bare and body.strip():
+        args[spec.bare] = re.sub(r"(?s)^(`+)(.*)\1$", r"\2", body.strip())
+    spec.validate(args)
+    return Call(spec.name, args)
 
 
 def render(call: Call) -> str:
     """Return a call in the form that we teach, whatever form the model wrote it in."""
-    args, tool = call.args, TOOLS.get(call.name)
+    args, spec = call.args, TOOLS.get(call.name)
     if call.name == "write_file":
         return as_listing(str(args.get("path")), str(args.get("content")))
-    if tool and tool.bare in args:
-        more = "".join(f' {key}="{value}"' for key, value in args.items() if key != tool.bare)
-        return f'<tool name="{call.name}"{more}>{args[tool.bare]}</tool>'
+    if spec and spec.bare in args:
+        more = "".join(f' {key}="{value}"' for key, value in args.items() if key != spec.bare)
+        return f'<tool name="{call.name}"{more}>{args[spec.bare]}</tool>'
     elements = "".join(f"<{key}>{value}</{key}>\n" for key, value in args.items())
     return f'<tool name="{call.name}">\n{elements}</tool>'
 
@@ -692,61 +709,63 @@ def render(call: Call) -> str:
 # ---- 3b. Declaring a tool ----
 # A tool is one decorated function: name, checks and errors come from its signature; its result is a
 # text for the model, or text and facts for the event. A risky one is a generator: it yields what it
-# would do, and does it only when asked to go on. So what the human sees is what happens, and no
-# tool can forget the gate.
+# would do, and does it only when asked to go on. So what the human sees is what happens.
 
 TOOLS: dict[str, Tool] = {}
 
 
-class Tool(NamedTuple):
-    """A tool as the prompt, the checks and the gate see it: `run(agent, **arguments)`."""
+class Tool:
+    """The decorator that makes a tool of a function `run(agent, **arguments)`."""
 
-    name: str
-    run: Callable[..., Any]
-    form: str  # its line in the prompt; "" if it is taught only where it is needed
-    risky: bool
-    params: dict[str, inspect.Parameter]  # those that the model fills in
-    bare: str  # the one argument that may be given as bare text, "" if there are more to give
+    def __init__(self, form: str = "") -> None:
+        self.form = form  # its line in the prompt; "" if it is taught only where it is needed
 
-    def check(self, args: dict[str, Any]) -> None:
+    def __call__(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        """Declare the function; what it takes besides the agent is for the model to fill in."""
+        self.run, self.name, self.risky = run, run.__name__, inspect.isgeneratorfunction(run)
+        params = list(inspect.signature(run).parameters.values())[1:]
+        self.params = [param.name for param in params]
+        self.required = [param.name for param in params if param.default is param.empty]
+        # The one argument that may be given as bare text; "" if there are more to give.
+        self.bare = self.required[0] if len(self.required) == 1 else ""
+        TOOLS[self.name] = self
+        return run
+
+    def validate(self, args: dict[str, Any]) -> None:
         """Raise ToolError that says what is wrong with arguments, and shows the form."""
         wrong = [f"{name} is unknown" for name in args if name not in self.params]
-        for name, param in self.params.items():
-            if args.get(name, param.default) in (param.empty, "" if name == self.bare else None):
-                wrong.append(f"{name} is missing")
-            if param.annotation == "int" and not str(args.get(name, 1)).isdigit():
-                wrong.append(f"{name} is no number")
+        wrong += [f"{name} is missing" for name in self.required if name not in args]
         if wrong:
             form = render(Call(self.name, dict.fromkeys(self.params, "...")))
             said = f"invalid arguments for {self.name}: {'; '.join(wrong)}. The form is\n{form}"
             raise ToolError(said)
 
 
-def tool(form: str = "", risky: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Declare a tool; `{file}` in its form becomes a file of the workspace."""
-
-    def declare(run: Callable[..., Any]) -> Callable[..., Any]:
-        if risky != inspect.isgeneratorfunction(run):
-            raise TypeError(f"{run.__name__}: a risky tool, and no other, yields a preview first")
-        _, *params = inspect.signature(run).parameters.values()  # the first one, the agent, is ours
-        needed = [param for param in params if param.default is param.empty]
-        bare, named = params[0].name if len(needed) < 2 else "", {p.name: p for p in params}
-        TOOLS[run.__name__] = Tool(run.__name__, run, form, risky, named, bare)
-        return run
-
-    return declare
-
-
 # ---- 3c. The tools ----
 # Results carry the proof: a change answers with its diff, a missed patch with what stands there.
-READ_LINES, READ_CHARS, RESULT_CHARS, LONG_FILE = 400, 16_000, 6_000, 120
+READ_LINES, READ_CHARS, RESULT_CHARS, LONG_FILE = 400, 32_000, 6_000, 120
+PART_FORM = """
+[{path} has {lines} lines. To change it, write below its path only the functions or classes \
+that change, each of them whole.]"""
 PATCH_FORM = """
-[This file is long. To change a part of it, write
-<tool name="patch_file"><path>{path}</path>
+[{path} has {lines} lines. To change some of them, write <tool name="patch_file"><path>{path}</path>
 <old_text>the lines to be replaced, exactly as they are</old_text>
 <new_text>the lines that stand there afterwards</new_text></tool>]"""
 DENIED, GUARDED = "approval denied", "nothing was written"
 Changes = dict[Path, tuple[bytes | None, bytes]]  # what files were (None: not there), what they are
+
+
+def visible(text: str, keep: str = "") -> str:
+    r"""Return text with what could fool a reader or command a terminal spelt out: ESC is `\x1b`."""
+    odd = {c for c in set(text) if not c.isprintable() or "\ufe00" <= c <= "\ufe0f"}
+    escapes = {ord(c): c.encode("unicode_escape").decode() for c in odd if c not in keep}
+    return text.translate(escapes)
+
+
+def one_line(text: str, limit: int) -> str:
+    """Return the beginning of a text with all white space as single blanks."""
+    words = " ".join(text[: 4 * limit].split())
+    return words if len(words) <= limit else words[: limit - 3] + "..."
 
 
 def clip(text: str, limit: int) -> str:
@@ -755,22 +774,6 @@ def clip(text: str, limit: int) -> str:
         return text
     head, tail = limit * 2 // 3, limit // 3  # errors stand at the end
     return f"{text[:head]}\n[... {len(text) - head - tail} characters left out ...]\n{text[-tail:]}"
-
-
-def resolve_path(root: Path, raw: str) -> Path:
-    """Return the real path of one that the model wrote; raise ToolError if it is out of bounds."""
-    if re.search(r"[\x00-\x1f\x7f]|^~|^\$|^[A-Za-z]:[\\/]", raw):
-        raise ToolError(f"paths are relative to the project, in plain characters; {raw!r} is not")
-    try:
-        real = (root / raw.replace("\\", "/")).resolve()
-    except (OSError, RuntimeError, ValueError):
-        raise ToolError(f"{raw} can't be followed") from None
-    if (real != root and root not in real.parents) or real.is_symlink():  # a loop of links
-        raise ToolError(f"path escapes workspace: {raw}")
-    below = unicodedata.normalize("NFKC", str(real.relative_to(root))).casefold()
-    if any(part.rstrip(". ") in PROTECTED for part in re.split(r"[\\/]", below)):
-        raise ToolError(f"{raw} belongs to git or to this program; it is not for the tools")
-    return real
 
 
 def encoding_of(data: bytes) -> str:
@@ -800,71 +803,108 @@ def find(agent: MiniAgent, raw: str, folder: bool = False) -> tuple[str, Path]:
     raise ToolError(f"there is no file {raw}. The files are: {', '.join(view.files[:SHOWN_FILES])}")
 
 
-@tool('<tool name="read_file">{file}</tool>')
-def read_file(agent: MiniAgent, path: str, start: int = 1) -> tuple[str, Event]:
-    """Show a file as it is; of a long one READ_LINES lines from `start` on."""
+@Tool('<tool name="read_file">{file}</tool>')
+def read_file(agent: MiniAgent, path: str, start: int = 1, only: str = "") -> tuple[str, Event]:
+    """Show a file as it is; of a long one the definitions in `only`, or some lines from `start`."""
     name, real = find(agent, path)
-    lines, first, size = read_text(real).splitlines(keepends=True), max(int(start), 1), 0
-    last = first - 1
-    while last < len(lines) and last < first - 1 + READ_LINES and size < READ_CHARS * 0.9:
-        size, last = size + len(lines[last]), last + 1
-    text = as_listing(name, clip("".join(lines[first - 1 : last]), READ_CHARS))
+    text = read_text(real)
+    lines, first = text.splitlines(keepends=True), max(int(start), 1)
+    parts = [part for other, part in definitions(text) if other in only.split()]
+    form = PART_FORM if definitions(text) else PATCH_FORM
+    form = form.format(path=name, lines=len(lines)) if len(lines) > LONG_FILE else ""
+    if form and parts:
+        said = "\n[What the request names is shown; read_file shows the rest.]"
+        return as_listing(name, "\n\n\n".join(parts)) + said + form, {"file": name}
+    shown = lines[first - 1 :][:READ_LINES]
+    listing, last = as_listing(name, clip("".join(shown), READ_CHARS)), first - 1 + len(shown)
     if last < len(lines):
         more = f'<tool name="read_file" start="{last + 1}">{name}</tool>'
-        text += f"\n[lines {first} to {last} of {len(lines)} are shown; to go on: {more}]"
-    return text + (PATCH_FORM.format(path=name) if len(lines) > LONG_FILE else ""), {"file": name}
+        listing += f"\n[lines {first} to {last} are shown; to go on: {more}]"
+    return listing + form, {"file": name}
 
 
 def find_below(agent: MiniAgent, raw: str) -> tuple[str, list[str]]:
     """Return a folder and the paths of its files; what git ignores counts if it is named."""
     name, real = find(agent, raw, folder=True)
     files = [f for f in View(agent).files if name in (".", f) or f.startswith(name + "/")]
-    if files or real.is_file():
-        return name, files or [name]
-    return name, [f"{name}/{file}" for file in list_workspace(real)]
+    ignored = [name] if real.is_file() else [f"{name}/{file}" for file in list_workspace(real)]
+    return name, files or ignored
 
 
-@tool('<tool name="search">a text or regular expression</tool>')
+@Tool('<tool name="search">a text or regular expression</tool>')
 def search(agent: MiniAgent, pattern: str, path: str = ".") -> str:
     """Return the lines that match, as path:number: line."""
-    view, found, matches = View(agent), list[str](), re.compile(re.escape(pattern)).search
+    view, found, expression = View(agent), list[str](), re.compile(re.escape(pattern))
     with contextlib.suppress(re.error, OverflowError, RecursionError):
         # What may run for ever, as (a+)+$ or a*a*a*b, repeats a group or repeats too often.
         if not re.search(r"\)[*+{]|([*+{].*){3}", pattern):  # \| and [:space:] are grep's
-            matches = re.compile(pattern.replace("\\|", "|").replace("[:space:]", r"\s")).search
+            expression = re.compile(pattern.replace("\\|", "|").replace("[:space:]", r"\s"))
     for name in find_below(agent, path)[1]:
         for number, line in enumerate(view.text(name).splitlines(), 1):
             # In pieces that overlap, since some expressions take the square of a line's length.
-            pieces = [line[at : at + 1000] for at in range(0, len(line), 800)]
-            if match := next(filter(None, map(matches, pieces)), None):
+            pieces = [line[at : at + 1000] for at in range(0, len(line) or 1, 800)]
+            if match := next(filter(None, map(expression.search, pieces)), None):
                 start = max(match.start() - 100, 0)
                 found.append(f"{name}:{number}: {match.string[start : start + 300]}")
         if len(found) > 100:
             return "\n".join([*found[:100], "[there are more; search a smaller path]"])
-    unseen = "what git ignores is searched only where path names it"
-    return "\n".join(found) or f"no line matches {pattern!r} ({unseen})"
+    return "\n".join(found) or f"no line matches {pattern!r} (what git ignores: only by its path)"
 
 
-@tool('<tool name="list_files">.</tool>')
+@Tool('<tool name="list_files">.</tool>')
 def list_files(agent: MiniAgent, path: str = ".") -> str:
     """List a folder: [D] for folders, [F] for files; what git ignores is left out."""
     folder, files = find_below(agent, path)
     names = [file.removeprefix(f"{folder}/") for file in files]
-    lines = {f"[D] {n.partition('/')[0]}" if "/" in n else f"[F] {n}" for n in names}
+    is_file = files == [folder]
+    lines = {f"[F] {n}" if is_file or "/" not in n else f"[D] {n.split('/')[0]}" for n in names}
     return clip("\n".join(sorted(lines)), RESULT_CHARS) or "(no files)"
 
 
-@tool(risky=True)
+@Tool()
 def write_file(agent: MiniAgent, path: str, content: str) -> Iterator[Any]:
     """Write a whole file: what a listing is."""
     view = View(agent)
     real = agent.path(view.nearest(path))
     after = content.replace("\r\n", "\n").rstrip() + "\n" if content.strip() else ""
-    after = after.replace("\n", "\r\n") if "\r\n" in view.text(view.nearest(path)) else after
+    before = view.text(view.nearest(path))
+    if lost_names(agent, before, after) and not view.is_half(view.nearest(path), after):
+        after = merge(before.replace("\r\n", "\n"), after) or after
+    after = after.replace("\n", "\r\n") if "\r\n" in before else after
     yield from change_file(agent, real, after, "wrote")
 
 
-@tool(risky=True)
+def definitions(text: str) -> list[tuple[str, str]]:
+    """Return name and text of each function and class of a Python program; [] if it is none."""
+    lines, found = text.split("\n"), list[tuple[str, str]]()
+    with contextlib.suppress(SyntaxError, ValueError, RecursionError):
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                first = min([node.lineno, *(mark.lineno for mark in node.decorator_list)])
+                found.append((node.name, "\n".join(lines[first - 1 : node.end_lineno])))
+    return found
+
+
+def merge(text: str, part: str) -> str:
+    """Return a text with the definitions of `part` in it; "" if `part` holds anything else."""
+    rest, is_method = textwrap.dedent(part), part[:1].isspace()
+    for name, new in definitions(rest):
+        if new not in rest:
+            continue  # it stands inside of the one before
+        rest = rest.replace(new, "")
+        old = [old for other, old in definitions(text) if other == name]
+        if len(old) == 1:
+            indent = old[0][: len(old[0]) - len(old[0].lstrip())]
+            text = text.replace(old[0], textwrap.indent(new, indent))
+        elif old or is_method:
+            return ""
+        else:  # a new one stands at the end, but above what starts the program
+            head, start, tail = text.partition("\nif __name__")
+            text = f"{head.rstrip()}\n\n\n{new}\n{start and chr(10)}{start}{tail}"
+    return "" if rest.strip() else text
+
+
+@Tool()
 def patch_file(agent: MiniAgent, path: str, old_text: str, new_text: str) -> Iterator[Any]:
     """Replace a text that stands exactly once in a file."""
     name, real = find(agent, path)
@@ -874,8 +914,7 @@ def patch_file(agent: MiniAgent, path: str, old_text: str, new_text: str) -> Ite
         old, new = old.replace("\n", "\r\n"), new.replace("\n", "\r\n")
     count = before.count(old) if old.strip() else 0
     if count != 1:
-        near = difflib.get_close_matches(max(old.split("\n"), key=len), before.split("\n")[:5000])
-        shown = "\n".join(near) if len(before) > 4000 else as_listing(name, before)
+        shown = as_listing(name, clip(before, RESULT_CHARS))
         raise ToolError(f"old_text stands {count} times in {name}, not once. There is:\n{shown}")
     yield from change_file(agent, real, before.replace(old, new), "patched")
 
@@ -910,11 +949,11 @@ def change_file(agent: MiniAgent, real: Path, after: str, verb: str) -> Iterator
 
 def replace_file(path: Path, data: bytes, mode: int | None = None) -> None:
     """Put bytes in place in one step: a crash leaves the old file or the new one, with its mode."""
-    temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name[:80]}.{os.urandom(4).hex()}.tmp")
     try:
         temporary.write_bytes(data)
         if mode or path.exists():
-            temporary.chmod(mode or stat.S_IMODE(path.stat().st_mode))
+            temporary.chmod(mode or path.stat().st_mode & 0o7777)
         with contextlib.suppress(OSError, AttributeError):  # root may, Windows can't
             os.chown(temporary, path.stat().st_uid, path.stat().st_gid)
         os.replace(temporary, path)
@@ -934,24 +973,32 @@ def syntax_error(name: str, text: str) -> str:
     return ""
 
 
+def lost_names(agent: MiniAgent, before: str, after: str) -> list[str]:
+    """Return the definitions that a change removes without a word of it in the request."""
+    old, new, request = DEFINED.findall(before), DEFINED.findall(after), agent.turn.request
+    gone = [name for name in old if name not in new + re.findall(r"import (\w+)", after)]
+    # What is still called was not meant to go, even if the request speaks of it.
+    lost = [name for name in gone if f"{name}(" in after or name not in request]
+    return lost if len(new) < len(old) else []
+
+
 def guard(agent: MiniAgent, name: str, before: str, after: str) -> None:
     """Raise ToolError at a write that looks like a mistake, once for each file and request."""
-    turn, key, why = agent.turn, name, ""
+    turn, why = agent.turn, ""
     gone = [line for line in before.splitlines() if line.strip() and line not in after.splitlines()]
-    old_names, new_names = DEFINED.findall(before), DEFINED.findall(after)
-    kept = new_names + re.findall(r"import (\w+)", after)
-    lost = [n for n in old_names if n not in kept and (f"{n}(" in after or n not in turn.request)]
     is_fix = re.search(r"(?i)\b(fix|bug|fail)", turn.request) and f"in {name}" not in turn.request
+    lost = lost_names(agent, before, after)
+    is_broken = any(f"{name}(" in after for name in lost)  # still called: no second try either
     is_most = len(gone) >= 4 and not View(agent).is_half(name, after)
     if not turn.wants_change():
-        key, why = "question", "the request is a question. Answer it."
+        why = "the request is a question. Answer it."
     elif before and is_fix and re.search(r"(^|/)test_|[._]test\.", name):
         why = "the tests say what is right. Change the program, not the tests."
-    elif is_most or (lost and len(new_names) < len(old_names)):
+    elif is_most or lost:
         why = f"this would remove {len(gone)} lines of {name}, among them:\n" + "\n".join(gone[:8])
         why += "\nWrite the complete new text of the file, with everything that stays."
-    if why and key not in turn.warned:
-        turn.warned.add(key)
+    if why and (is_broken or name not in turn.warned):
+        turn.warned.add(name)
         raise ToolError(f"{GUARDED}, since {why}")
 
 
@@ -959,51 +1006,47 @@ SECRET = re.compile(r"(?i)TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIAL")  # 
 NOISE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\n]*\r(?!\n)")  # colours; what a \r overwrites
 
 
-@tool('<tool name="run_shell">a shell command</tool>', risky=True)
+@Tool('<tool name="run_shell">a shell command</tool>')
 def run_shell(agent: MiniAgent, command: str, timeout: int = 60) -> Iterator[Any]:
     """Run a command without terminal, input and secret variables, for `timeout` seconds at most."""
+    seconds = int(timeout)
     yield visible(command, "\n")
     env = {name: value for name, value in os.environ.items() if not SECRET.search(name)}
     env |= {"GIT_EDITOR": "false", "EDITOR": "false", "PAGER": "cat", "GIT_TERMINAL_PROMPT": "0"}
-    argv = [*agent.sandbox, shutil.which("bash") or "sh", "-c", command]
-    codes: list[int] = []
-
-    def stop_in_time() -> None:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            codes.append(process.wait(int(timeout)))
-        kill_group(process)  # then nobody holds the pipe any more, and the reading below ends
-
-    watcher, output = threading.Thread(target=stop_in_time, daemon=True), b""
+    argv = [shutil.which("bash") or "sh", "-c", command]
     process = subprocess.Popen(
         argv if os.name != "nt" else command, shell=os.name == "nt", cwd=agent.root, env=env,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         start_new_session=True,
     )  # fmt: skip
-    try:
-        watcher.start()
+    output = bytearray()
+
+    def read_output() -> None:
         while block := os.read(process.stdout.fileno(), 65536):  # type: ignore[union-attr]
-            output += block
+            output.extend(block)
             if len(output) > 1_000_000:  # it may never end
-                output = output[:250_000] + b"\n[...]\n" + output[-250_000:]
-        watcher.join()
+                output[250_000:-250_000] = b"\n[...]\n"
+
+    reader, code = threading.Thread(target=read_output, daemon=True), None
+    reader.start()
+    try:
+        code = process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        pass
     finally:
-        kill_group(process)
+        with contextlib.suppress(OSError):  # and all that it started
+            os.killpg(process.pid, signal.SIGKILL) if os.name != "nt" else process.kill()
+    reader.join(1)  # what has left its process group may hold the pipe open
     text = NOISE.sub("", output.decode("utf-8", "replace").replace("\r\n", "\n")).strip("\n")
-    said = f"exit code {codes[0]}" if codes else f"error: stopped after {timeout} seconds"
+    said = f"exit code {code}" if code is not None else f"error: stopped after {seconds} seconds"
     if re.search(r"(?i)Ran 0 tests|no tests ran|collected 0 items", text):
         said += "\n(no test was run, so this proves nothing)"
     if re.search(r"[^&>]&\s*$", command):
         said += "\n(what was started in the background ended with the command)"
     if re.fullmatch(r"\s*(cd|export)\b[^&;|\n]*", command):
         said += "\n(this does not last: each command starts anew in the project's folder)"
-    facts = {"exit_code": codes[0] if codes else None, "ok": codes == [0]}
-    yield f"{said}\n{clip(text, RESULT_CHARS) or '(no output)'}", facts
-
-
-def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill a command and all that it started in its process group."""
-    with contextlib.suppress(OSError):
-        os.killpg(process.pid, signal.SIGKILL) if os.name != "nt" else process.kill()
+    said += "\n" + (clip(text, RESULT_CHARS) or "(no output)")
+    yield said, {"exit_code": code, "ok": code == 0}
 
 
 PYTHON = "python3" if shutil.which("python3") else "python"
@@ -1047,7 +1090,7 @@ def run_call(agent: MiniAgent, call: Call, check: bool = False) -> Event:
     try:
         if call.name not in TOOLS:
             raise ToolError(f"there is no tool {call.name}; the tools are {', '.join(TOOLS)}")
-        TOOLS[call.name].check(call.args)
+        TOOLS[call.name].validate(call.args)
         done = pass_gate(agent, TOOLS[call.name], call, check)
         text, facts = done if isinstance(done, tuple) else (done, {})
         event |= {"content": text, "ok": True} | facts
@@ -1064,7 +1107,7 @@ def pass_gate(agent: MiniAgent, tool: Tool, call: Call, check: bool) -> Any:
     denied = f"{DENIED} for {tool.name}: "
     if agent.read_only or agent.plan or agent.approval_policy not in ("ask", "auto"):
         raise ToolError(denied + "nothing may be changed now (plan mode, subagent, --approval)")
-    halves = tool.run(agent, **call.args)
+    halves = tool.run(agent, **call.args)  # what it would do, and the doing
     preview = next(halves)
     key = f"run_shell {call.args['command']}" if tool.name == "run_shell" else tool.name
     if agent.approval_policy == "ask" and key not in agent.always:
@@ -1081,7 +1124,6 @@ def pass_gate(agent: MiniAgent, tool: Tool, call: Call, check: bool) -> Any:
 
 
 # -- 4. Context reduction --------------------------------------------------------------------------
-#
 # Results are clipped when they are made. When the prompt still outgrows the window, the transcript
 # is folded: what stands before the request, and if need be all but the newest event, becomes the
 # memory and one line each. The model then reads everything again, so folds are rare and deep.
@@ -1097,12 +1139,13 @@ def fit_prompt(agent: MiniAgent, room: int) -> str:
     """Return the prompt, folded if it and `room` tokens of reply are too long for the window."""
     window = getattr(agent.model_client, "num_ctx", WINDOW)
     session, newest = agent.session, agent.session["history"][-1]
-    text = "" if newest["role"] == "user" else NEXT if newest.get("ok", True) else AGAIN
+    text = "" if newest["role"] == "user" else AGAIN if agent.turn.has_failed() else NEXT
     plan = "Plan mode: change nothing. Look, then answer with a plan.\n" if agent.plan else ""
     tail = plan + (agent.turn.notice or text)
     tail = f"\n{tail}\n" if tail else ""
     prompt = agent.prefix + agent.history_text() + tail
-    for fold in (agent.turn.first, len(session["history"]) - 1):  # what came before the request
+    # First what came before this request is folded; if need be, all but the newest event.
+    for fold in (agent.turn.first, len(session["history"]) - 1):
         size = count_tokens(agent, prompt)
         if size > window - min(room, window // 4) and fold > session.get("fold", 0):
             agent.tell("fold", f"{size} tokens are too many; what is old is told in fewer words")
@@ -1113,36 +1156,45 @@ def fit_prompt(agent: MiniAgent, room: int) -> str:
 
 def folded_text(events: Sequence[Event]) -> str:
     """Return what the prompt still says of folded events: memory, a line each, the request."""
-    lines = [event_line(event) for event in events[-40:] if event["role"] != "slip"]
+    lines = [brief(event) for event in events[-40:] if event["role"] != "slip"]
     told = defused("\n".join([f"{len(events)} events:", memory_text(events), *lines]))
     talk = [event for event in events if event["role"] in ("user", "assistant")][-1:]
-    request = "".join(event_text(event) for event in talk if event["role"] == "user")  # at work
+    # A request that has no answer yet is the one at work, and stands there whole.
+    request = "".join(event_text(event) for event in talk if event["role"] == "user")
     return f"\nWhat was done before, in brief, {told}\n{request}" if events else ""
 
 
 # -- 5. Sessions, memory, undo ---------------------------------------------------------------------
-#
 # A session is one JSON file, written in one step after every event, so a crash loses nothing that
 # was said. What could change files, as undo does, is never read from the disk.
 
 
 def new_session(root: Path) -> dict[str, Any]:
     """Return an empty session."""
-    session_id = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    session_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(3).hex()}"
     return {"id": session_id, "workspace_root": str(root), "history": []}
 
 
-def event_line(event: Event) -> str:
-    """Return an event as one line."""
-    args = one_line(" ".join(map(str, event.get("args", {}).values())), 60)
-    return f"- {event.get('name', event['role'])} {args}: {one_line(event['content'], 100)}"
+def brief(event: Event) -> str:
+    """Return an event in one line: what was called or said, and what came of it."""
+    if event["role"] != "tool":
+        return f"* {event['role']}: {one_line(event['content'], 100)}"
+    about = event.get("file") or next(iter(event["args"].values()), "")
+    head = f"* {event['name']} {one_line(str(about), 60)}: "
+    if "exit_code" in event:
+        return f"{head}exit {event['exit_code']}" + (" (a check)" if event.get("check") else "")
+    if event["content"].startswith("error: "):
+        return f"{head}{event['content'].removeprefix('error: ').partition(chr(10))[0]}"
+    if "changed" in event:
+        return "{}+{} -{}".format(head, *event["changed"])
+    return f"{head}{len(event['content'].splitlines())} lines"
 
 
 def memory_text(events: Sequence[Event]) -> str:
     """Return what is worth remembering: the task, the last files, the last answers as notes."""
     tasks = [event["content"] for event in events if event["role"] == "user"] or ["-"]
     files = [*dict.fromkeys(event["file"] for event in reversed(events) if "file" in event)][:8]
-    notes = [event_line(event) for event in events if event["role"] == "assistant"][-5:]
+    notes = [brief(event) for event in events if event["role"] == "assistant"][-5:]
     return "\n".join([f"Task: {one_line(tasks[-1], 500)}", f"Files: {', '.join(files)}", *notes])
 
 
@@ -1215,22 +1267,19 @@ def undo_request(agent: MiniAgent) -> str:
 
 
 # -- 6. Delegation and bounded subagents -----------------------------------------------------------
-#
 # A subagent has a transcript of its own, hands back its answer alone, and can't change anything.
 
 
-@tool()  # its form stands in the prompt of large workspaces; in a small one it does harm
+@Tool()  # its form stands in the prompt of large workspaces; in a small one it does harm
 def delegate(agent: MiniAgent, task: str) -> str:
     """Have a subagent look into a question; return its answer."""
     if agent.depth >= agent.max_depth:
         raise ToolError("a subagent can't delegate")
     child = replace(agent, session_store=None, session={}, read_only=True, depth=agent.depth + 1)
-    child.tell = lambda kind, what: agent.tell(f"subagent {kind}", what)
     return f"delegate_result:\n{child.ask(task)}"
 
 
 # -- The model -------------------------------------------------------------------------------------
-#
 # A model client is any object with `complete(prompt, max_new_tokens, heat=, stop=)` that returns a
 # text. The real one speaks Ollama's /api/generate (as its source, version 0.33, does) and turns
 # every fault into one sentence.
@@ -1246,6 +1295,7 @@ FAULTS = [  # what a fault looks like, and what the human can do about it
      " `ollama serve`, or name another one with --host."),
     ("^404 .*not found", "There is no model {model} at {host}. Get it with `ollama pull {model}`,"
      " or take another one with --model (`ollama list` names them)."),
+    ("exceed_context_size", "The prompt is longer than the server's window; try --num-ctx."),
     ("memory|to load", "Ollama can't load {model} ({fault}). Take a smaller --model or --num-ctx."),
     ("", "Ollama at {host} gave no usable answer ({fault})."),
 ]  # fmt: skip
@@ -1261,10 +1311,6 @@ class Completion(str):
 
 class ModelError(RuntimeError):
     """A model call that failed; the text is a sentence for the human."""
-
-
-class PromptTooLong(ModelError):
-    """The server refused a prompt that is longer than its window."""
 
 
 class FakeModelClient:
@@ -1291,7 +1337,7 @@ class OllamaModelClient:
         name, _, port = address.partition(":")
         if not scheme:  # OLLAMA_HOST may be a name, name:port or :port
             scheme, address = "http", f"{name or '127.0.0.1'}:{port or 11434}"
-        self.model, self.num_ctx, self.timeout = model, num_ctx, timeout
+        self.model, self.num_ctx, self.wanted_ctx, self.timeout = model, num_ctx, num_ctx, timeout
         self.host = self.place = f"{scheme}://{address}"
         self.sampling = {"temperature": temperature, "top_p": top_p}
         is_local = re.match(r"https?://(127\.|localhost|\[::1\])", self.host)
@@ -1307,8 +1353,8 @@ class OllamaModelClient:
     def prepare(self) -> None:
         """Look for server and model, and take no larger window than the model has."""
         about = self.send("/api/show", {"model": self.model}).get("model_info") or {}
-        most = about.get(f"{about.get('general.architecture')}.context_length") or self.num_ctx
-        self.num_ctx = min(self.num_ctx, most)
+        most = about.get(f"{about.get('general.architecture')}.context_length") or self.wanted_ctx
+        self.num_ctx = min(self.wanted_ctx, most)
 
     def complete(
         self, prompt: str, max_new_tokens: int, heat: float = 0.0, stop: Sequence[str] = ()
@@ -1361,8 +1407,6 @@ class OllamaModelClient:
 
     def fault(self, said: str) -> ModelError:
         """Return the error for an HTTP status with its body, or for an exception's text."""
-        if "exceed_context_size" in said:
-            return PromptTooLong("The prompt is longer than the server's window; try --num-ctx.")
         with contextlib.suppress(ValueError, LookupError, TypeError):
             said = said[:4] + json.loads(said[4:])["error"]
         words = next(words for pattern, words in FAULTS if re.search(pattern, said))
@@ -1371,7 +1415,6 @@ class OllamaModelClient:
 
 
 # -- The terminal ----------------------------------------------------------------------------------
-#
 # Standard output is the answer, all else goes to standard error. Nothing here decides anything: it
 # shows what the loop tells, asks what the gate wants to know, and reads the next request.
 
@@ -1384,20 +1427,6 @@ HELP = """\
 /session     which session this is                  /model NAME   take another model
 /reset       begin a new session                    /exit, /quit  leave, as Ctrl-D does
 Several lines go between lines of triple quotes. @path in a request attaches a file."""
-
-
-def visible(text: str, keep: str = "") -> str:
-    r"""Return text with what could fool a reader or command a terminal spelt out: ESC is `\x1b`."""
-    hidden = {c for c in set(text) if "\ufe00" <= c <= "\ufe0f" or unicodedata.category(c) == "Cf"}
-    odd = hidden | {c for c in set(text) if not c.isprintable()}
-    escapes = {ord(c): c.encode("unicode_escape").decode() for c in odd if c not in keep}
-    return text.translate(escapes)
-
-
-def one_line(text: str, limit: int) -> str:
-    """Return the beginning of a text with all white space as single blanks."""
-    words = " ".join(text[: 4 * limit].split())
-    return words if len(words) <= limit else words[: limit - 3] + "..."
 
 
 def build_welcome(agent: MiniAgent, model: str, host: str) -> str:
@@ -1434,29 +1463,16 @@ class Terminal:
             self.say(line[: self.width - 1], "dim", end="")
 
     def tell(self, kind: str, what: Any) -> None:
-        """Show what the loop reports; what a subagent does is set in."""
-        indent = "  " if kind.startswith("subagent") else ""
-        if kind.endswith("result"):
-            self.say(indent + self.brief(what), "bold" if what["ok"] else "error")
+        """Show what the loop reports."""
+        if kind == "result":
+            self.say(brief(what), "bold" if what["ok"] else "error")
             if what.get("exit_code"):
                 last = "\n".join(what["content"].rstrip().split("\n")[1:][-5:])
-                self.say(textwrap.indent(last, indent + "    "), "dim")
-        elif kind.endswith("run"):
+                self.say(textwrap.indent(last, "    "), "dim")
+        elif kind == "run":
             self.watch(f"running {what}")
         else:
             self.say(textwrap.fill(f"[{kind}] {what}", self.width), "dim")
-
-    def brief(self, event: Event) -> str:
-        """Return a call and its result in one line."""
-        args = " ".join(map(str, event["args"].values()))
-        head = f"* {event['name']} {one_line(event.get('file', args), 60)}: "
-        if "exit_code" in event:
-            return f"{head}exit {event['exit_code']}" + (" (a check)" if event["check"] else "")
-        if not event["ok"]:
-            return f"{head}{event['content'].partition('error: ')[2].partition(chr(10))[0]}"
-        if "changed" in event:
-            return "{}+{} -{}".format(head, *event["changed"])
-        return f"{head}{len(event['content'].splitlines())} lines"
 
     def confirm(self, what: str, preview: str, answer: str = "") -> str:
         """Show what a call would do; return the human's answer, or the one given as if theirs."""
@@ -1490,8 +1506,8 @@ class Terminal:
             counts = [c["changed"] for c in calls if "changed" in c and c["file"] == file]
             parts.append("changed {} (+{} -{})".format(file, *map(sum, zip(*counts))))
         for call in {c["args"]["command"]: c for c in calls if "exit_code" in c}.values():
-            verdict = "passes" if call["ok"] else "fails"
-            said = f": {verdict}" if call["check"] else f", exit {call['exit_code']}"
+            verdict = ": passes" if call["ok"] else ": fails"
+            said = verdict if call["check"] else f", exit {call['exit_code']}"
             parts.append(f"ran {one_line(call['args']['command'], 40)}{said}")
         is_checked = any("exit_code" in call for call in turn.since_change())
         parts += ["not checked"] if turn.changed() and not is_checked else []
@@ -1606,7 +1622,6 @@ def build_agent(args: argparse.Namespace) -> MiniAgent:
         OllamaModelClient(args.model, args.host, *sampling), workspace, store,
         store.load(args.resume) if args.resume else {}, approval_policy=args.approval,
         plan=args.plan, max_steps=args.max_steps, max_new_tokens=args.max_new_tokens,
-        sandbox=find_sandbox(Path(workspace.cwd)) if args.approval == "auto" else [],
     )  # fmt: skip
 
 
@@ -1639,8 +1654,8 @@ def start(args: argparse.Namespace) -> int:
     request = " ".join([args.prompt_option or "", *args.prompt]).strip()
     if sys.stdin.isatty() or not request:  # beside a request, what is piped in is no answer
         agent.ask_human = terminal.confirm
-    if args.approval == "auto" and not agent.sandbox:
-        terminal.say("Commands can write everywhere: bubblewrap is not there to confine them.")
+    if args.approval == "auto":
+        terminal.say("Nothing is asked: commands can do whatever you can.")
     try:
         agent.model_client.prepare()
     except ModelError as fault:
@@ -1657,14 +1672,12 @@ def start(args: argparse.Namespace) -> int:
     return terminal.work(request)
 
 
-# -- Extras: each can be deleted, with the lines that call it --------------------------------------
+# -- Extra: a demo, which can be deleted with the two lines that call it ---------------------------
 
 DEMO_REQUEST = f"{PYTHON} greet.py fails. Fix it."
 DEMO_REPLIES = [
-    "The name is misspelt.\n\ngreet.py\n```python\nname = 'Ada'\nprint('Hello, ' + names)\n```",
-    "<final>I corrected the name.</final>",
-    "It still is.\n\ngreet.py\n```python\nname = 'Ada'\nprint('Hello, ' + name)\n```",
-    "<final>greet.py greets Ada now; my first change had the name wrong again.</final>",
+    "The name is misspelt.\n\ngreet.py\n```python\nname = 'Ada'\nprint('Hello, ' + name)\n```",
+    "<final>greet.py greets Ada now: the name was misspelt.</final>",
 ]
 
 
@@ -1675,23 +1688,12 @@ def run_demo() -> int:
     agent = build_agent(build_arg_parser().parse_args(["--cwd", str(folder)]))
     agent.model_client, terminal = FakeModelClient(DEMO_REPLIES), Terminal(agent)
     agent.ask_human = lambda what, preview: terminal.confirm(what, preview, "y\n")
-    terminal.say(
-        f"A demo: the model is a script, which says y, too; all else is real, in {folder}."
-    )
+    terminal.say(f"A demo: the model is a script, which says y, too; all else is real: {folder}")
     terminal.say(f"\n> {DEMO_REQUEST}", "bold")
     code = terminal.work(DEMO_REQUEST)
     line = f'python {sys.argv[0]} --cwd {folder} --resume latest "explain greet.py"'
     terminal.say(f"\nWith Ollama, go on there:\n{line}")
     return code
-
-
-def find_sandbox(root: Path) -> list[str]:
-    """Return what lets a command write in workspace and /tmp alone: bubblewrap, if it is there."""
-    argv = ["bwrap", "--ro-bind", "/", "/", "--dev-bind", "/dev", "/dev", "--die-with-parent"]
-    for folder in (str(root), tempfile.gettempdir()):
-        argv += ["--bind", folder, folder]
-    runs = shutil.which("bwrap") and not subprocess.call([*argv, "true"], stderr=subprocess.DEVNULL)
-    return argv if runs else []
 
 
 if __name__ == "__main__":

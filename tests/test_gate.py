@@ -1,7 +1,6 @@
 """The gate: what may happen unasked, what a question shows, how long an answer holds."""
 
 import json
-import os
 import re
 from typing import Any
 
@@ -116,37 +115,3 @@ def test_looking_asks_nobody(agent, repo):
     looks += [call("list_files", path="pkg")]
     done = agent(looks, "--approval", "never", "What is there?")
     assert done.code == 0 and "denied" not in done.err and done.err.count("* list_files pkg") == 1
-
-
-# The sandbox's part
-
-OUTSIDE = [
-    "echo x > ../canary", "mkdir ../canary", "echo x > $HOME/canary", "echo x >> ../victim",
-    "rm ../victim", "mv ../victim .", "ln ../victim hard && echo x > hard", "truncate -s 0 ../victim",
-    "ln -s ../victim soft; echo x > soft", "mv calc.py ../canary", "cp calc.py ../canary",
-    "setsid sh -c 'sleep 0.1; echo x > ../canary' & sleep 0.3", "ln -s x ../canary; mkfifo ../canary",
-    "sh -c 'cd ..; bash -c \"echo x > canary\"'", "python3 -c \"open('../canary', 'w')\"",
-]  # fmt: skip
-INSIDE = """mkdir d && echo x > d/a && mv d/a b && ln -s b c && rm -r d b c && echo x > $TMPDIR/t
-    && echo x > /dev/null && git init -q g && python3 -c 'import tempfile; tempfile.mkdtemp()'"""
-
-
-@pytest.mark.skipif(os.name == "nt", reason="nothing confines commands there")
-def test_under_auto_a_command_writes_only_in_the_workspace_and_the_temporary_folder(
-    run, server, repo, tmp_path
-):
-    (tmp_path / "victim").write_text("old\n")
-    replies = [shell(" ".join(INSIDE.split())), *map(shell, OUTSIDE)]
-    server.script(replies, then=DONE)
-    flags = ["--cwd", repo, "--host", server.url, "--max-steps", "50"]
-    done = run(*flags, *AUTO, "Do it.")
-    if "can write everywhere" in done.err:
-        pytest.skip("nothing confines commands here")
-    codes = [line.rpartition("exit ")[2] for line in done.err.splitlines() if "* run_shell" in line]
-    assert codes[0] == "0" and len(codes) == len(replies)
-    assert (tmp_path / "victim").read_text() == "old\n" and (repo / "calc.py").exists()
-    assert {path.name for path in tmp_path.iterdir()} == {"home", "tmp", "repo", "victim"}
-    assert [*(tmp_path / "home").iterdir()] == []
-    server.script([shell(OUTSIDE[0])], then=DONE)
-    run(*flags, stdin="Do it.\ny\n")
-    assert (tmp_path / "canary").read_text() == "x\n"  # what a human allowed is not confined

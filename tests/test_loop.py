@@ -24,6 +24,8 @@ DOUBTED = [
     ("Fix add.", [shell("grep 'b + a' *.py"), DONE, NEW], "last call failed"),
     ("What is calc.py?", ["<final>your answer to the user</final>", IT_IS], "one of the forms"),
     ("How many functions has calc.py?", ["Two.", shell("grep -c def *.py")], "Do not count"),
+    ("How many functions?", ["Two.", "So:\n```sh\ngrep -c def *.py\n```"], "Do not count"),
+    ("Fix add in calc.py, ok?", [DONE, NEW], "Nothing was changed yet"),
 ]
 
 
@@ -113,7 +115,7 @@ def test_a_check_that_fails_is_shown_to_the_model_and_the_work_goes_on(do, serve
 def test_what_is_said_to_fail_is_run_before_the_model_is_asked(do, server, repo):
     write_files(repo, TESTS | {"calc.py": CALC.replace("a + b", "a - b - 0")})
     done = do("The tests fail. Find the bug.", NEW, IT_IS)
-    assert "FAIL: test_add" in server.prompts[0] and "Correct it" in tail(server.prompts[0])
+    assert "FAIL: test_add" in server.prompts[0].partition("The request:")[0]
     assert done.code == 0 and commands(repo) == [UNITTEST] * 2 and len(server.prompts) == 2
 
 
@@ -225,14 +227,6 @@ def test_a_small_workspace_is_attached_whole_and_no_file_twice_until_it_changes(
     assert server.prompts[-1].count("calc.py\n```\nANOTHER = 1\n```") == 1
 
 
-def test_stop_strings_are_sent_but_none_that_stands_in_a_file_in_view(do, server, repo):
-    do("What is here?")
-    write_files(repo, {"form.txt": "<tool>x</tool>\n"})
-    do("What is here?")
-    first, second = (g.request.options["stop"] for g in server.generations)
-    assert {"</tool>", "</final>"} < {*first} and {*first} - {*second} == {"</tool>"}
-
-
 def test_every_model_call_has_the_options_that_the_server_needs(do, server):
     do("What is add?", SLIP, LOOK, '<tool name="delegate">look</tool>', "<final>x</final>",
        flags=("--num-ctx", "9000", "--top-p", "0.5"))  # fmt: skip
@@ -240,5 +234,6 @@ def test_every_model_call_has_the_options_that_the_server_needs(do, server):
     for generation in server.generations:
         body, options = generation.request.body, generation.request.options
         assert (body["truncate"], body["think"], body["stream"]) == (False, False, True)
+        assert {"</tool>", "</final>"} < {*options["stop"]}
         wanted = {"num_ctx": 9000, "num_batch": 128, "presence_penalty": 0, "top_p": 0.5}
         assert {name: options[name] for name in wanted} == wanted

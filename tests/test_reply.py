@@ -14,6 +14,7 @@ from conftest import write_files
 CALC = "def add(a, b):\n    return a + b\n\n\ndef sub(a, b):\n    return a - b\n"
 NEW = CALC.replace("a + b", "b + a")
 BLOCK = f"```python\n{NEW}```"
+SUB = "def sub(a, b):\n    return -a + b\n"
 SCRIPT = "```python\na = 1\nb = 2\n```"
 GUIDE = "# Guide\n\nRun it:\n\n```sh\nls\n```\n\nThat is all.\n"
 PLAIN_GUIDE = GUIDE.replace("```sh", "```")
@@ -52,7 +53,7 @@ def reader(root, row=Row("")):
             read = mca.parse(reply, cut, mca.View(agent))
         except mca.ToolError as error:
             return f"error: {error}"
-        return [(c.name, c.args) for c in read] if isinstance(read, list) else read.text
+        return [(c.name, c.args) for c in read] if isinstance(read, list) else read
 
     return read_reply
 
@@ -90,7 +91,6 @@ ROWS = {
     "a README with shell in it": is_call(f"README.md\n```markdown\n{GUIDE}```", write("README.md", GUIDE)),
     "a README in a longer fence": is_call(
         f"README.md\n````\n{PLAIN_GUIDE}````", write("README.md", PLAIN_GUIDE)),
-    "a README with two possible ends": is_wrong("README.md\n```\n# Guide\n```\nls\n```\nThat is all.\n```"),
     "listings and a call, in their order": is_call(
         f'a.py\n```\n1\n```\ncalc.py\n{BLOCK}\n<tool name="run_shell">python a.py</tool>',
         write("a.py", "1\n"), write(), shell("python a.py")),
@@ -136,8 +136,14 @@ ROWS = {
     "a patch that was cut": is_wrong(
         '<tool name="patch_file"><path>calc.py</path><old_text>a</old_text><new_text>bc',
         cut=True),
-    "a command that was cut after a listing": is_call(
-        f'calc.py\n{BLOCK}\n<tool name="run_shell">rm -rf bu', write(), cut=True),
+    "a command that was cut after a listing": is_wrong(
+        f'calc.py\n{BLOCK}\n<tool name="run_shell">rm -rf bu', cut=True),
+    "no path, a function of a file in view": is_call(
+        f"So:\n\n```python\n{SUB}```", write("calc.py", SUB)),
+    "no path, a function as it stands in a file in view": is_text(
+        f"So:\n\n```python\n{CALC[-34:]}```"),
+    "a new file of a name that another folder has": is_call(
+        f"pkg/calc.py\n{BLOCK}", write("pkg/calc.py")),
 }  # fmt: skip
 
 
