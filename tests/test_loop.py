@@ -212,6 +212,16 @@ def test_a_file_that_the_request_names_is_attached(do, server, repo, words):
     assert "calc.py\n```" not in server.prompts[0].partition("What is")[0][2000:]
 
 
+def test_of_a_long_file_only_what_the_request_names_is_shown_and_changed(do, server, repo):
+    steps = "".join(f"def step_{n}(x):\n    return x + {n}\n\n\n" for n in range(99))
+    write_files(repo, {"steps.py": steps})
+    new = "def step_7(x):\n    return x - 7\n"
+    done = do("step_7 should take away.", write("steps.py", new), IT_IS)
+    assert "steps.py\n```\ndef step_7(x):\n    return x + 7\n```\n[What" in server.prompts[0]
+    assert (repo / "steps.py").read_text() == steps.replace("x + 7\n", "x - 7\n")
+    assert "changed steps.py (+1 -1)" in done.err
+
+
 def test_a_small_workspace_is_attached_whole_and_no_file_twice_until_it_changes(
     agent, server, repo
 ):

@@ -138,12 +138,9 @@ ROWS = {
         cut=True),
     "a command that was cut after a listing": is_wrong(
         f'calc.py\n{BLOCK}\n<tool name="run_shell">rm -rf bu', cut=True),
-    "no path, a function of a file in view": is_call(
-        f"So:\n\n```python\n{SUB}```", write("calc.py", SUB)),
-    "no path, a function as it stands in a file in view": is_text(
-        f"So:\n\n```python\n{CALC[-34:]}```"),
-    "a new file of a name that another folder has": is_call(
-        f"pkg/calc.py\n{BLOCK}", write("pkg/calc.py")),
+    "no path, a function of a file in view": is_call(f"So:\n```python\n{SUB}```", write("calc.py", SUB)),
+    "no path, a function as it stands in a file": is_text(f"So:\n\n```python\n{CALC[-34:]}```"),
+    "a new file of a name that another folder has": is_call(f"pkg/calc.py\n{BLOCK}", write("pkg/calc.py")),
 }  # fmt: skip
 
 

@@ -96,6 +96,12 @@ def test_what_is_left_in_the_background_ends_with_its_command(make, tmp_path):
     assert time.monotonic() - started < 2 and gone(file)
 
 
+def test_what_left_its_process_group_is_not_waited_for(make):
+    started = time.monotonic()
+    assert "begun" in did(make, "setsid sleep 4 & echo begun; sleep 0.2")
+    assert time.monotonic() - started < 3
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_at_the_program_ends_its_command(spawn, server, repo, number):
     file = repo / "pid"

@@ -185,7 +185,6 @@ CART = "class Cart:\n    def __init__(self):\n        self.x = 1\n\n    def size
      THREE.replace("@property\ndef third(a):\n    return os.sep", "@cache\ndef third(a):\n    return 3")),
     (CALC + MAIN, "def new():\n    pass\n", f"{CALC}\n\ndef new():\n    pass\n{MAIN}"),
     (CART, "    def size(self):\n        return 2\n", CART.replace("return 1", "return 2")),
-    (CART, "def size(self):\n    return 2\n", CART.replace("return 1", "return 2")),
     (CART, "    def new(self):\n        return 2\n", ""), (THREE, "import re\n\ndef sub(a):\n    a\n", ""),
     (THREE + "def sub():\n    pass\n", "def sub(a, b):\n    return b\n", ""),
 ])  # fmt: skip
