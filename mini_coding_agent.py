@@ -268,6 +268,9 @@ class Turn:
             return "The last call failed, so the request is not fulfilled yet. Correct it."
         if not self.changed() and wants_change and re.search(rf"\b({VERBS}|should)\b", request):
             return NOTHING
+        missing = [] if re.search("delete|remove|rename", request) else View(self.agent).absent()
+        if missing and wants_change:
+            return f"There is no {missing[0]} yet. Write its path, and below it its complete text."
         if all("attached" in call for call in calls):  # it has not looked
             if "how many" in request:
                 self.wants_command = True
@@ -977,7 +980,6 @@ def lost_names(agent: MiniAgent, before: str, after: str) -> list[str]:
     """Return the definitions that a change removes without a word of it in the request."""
     old, new, request = DEFINED.findall(before), DEFINED.findall(after), agent.turn.request
     gone = [name for name in old if name not in new + re.findall(r"import (\w+)", after)]
-    # What is still called was not meant to go, even if the request speaks of it.
     lost = [name for name in gone if f"{name}(" in after or name not in request]
     return lost if len(new) < len(old) else []
 
@@ -1654,8 +1656,6 @@ def start(args: argparse.Namespace) -> int:
     request = " ".join([args.prompt_option or "", *args.prompt]).strip()
     if sys.stdin.isatty() or not request:  # beside a request, what is piped in is no answer
         agent.ask_human = terminal.confirm
-    if args.approval == "auto":
-        terminal.say("Nothing is asked: commands can do whatever you can.")
     try:
         agent.model_client.prepare()
     except ModelError as fault:

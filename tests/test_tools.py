@@ -123,12 +123,11 @@ IMAGE = b"\x89PNG\xff"
 @pytest.mark.parametrize("name, args, words", [
     ("read_file", ["image.png"], "no file of UTF-8"), ("write_file", ["image.png", "x"], "no file of UTF-8"),
     ("patch_file", ["image.png", "PNG", "x"], "no file of UTF-8"), ("write_file", ["calc.py", CALC], "already"),
-    ("patch_file", ["calc.py", "a + b", "a + b"], "already"),
+    ("patch_file", ["calc.py", "a + b", "a + b"], "already"), ("write_file", ["pkg", "x\n"], "no file of"),
     ("patch_file", ["calc.py", "return b", "x"], re.escape(CALC)),
     ("patch_file", ["calc.py", "return", "x"], "stands 2 times"),
     ("patch_file", ["calc.py", "", "x"], "0 times"), ("patch_file", ["calc.py", "\n", "x"], "0 times"),
     ("patch_file", ["long.py", "value_250  =  250", "x"], r"value_250 = 250\n"),
-    ("write_file", ["pkg", "x\n"], "no file of UTF-8 text"),
     *(("write_file", [path, "x\n"], "escapes|relative|belongs to git") for path in (
         "~/x", "$HOME/x", "C:\\x", "a\x07b", "x\n", "..\\x", "\x1b[31m", ".git\\config", ".git /x", ".ｇｉｔ/config", "pkg/../.git/x")),
     ("read_file", ["nowhere.py"], "calc.py.*pkg/util.py"), ("list_files", ["nowhere"], "calc.py"),
