@@ -417,7 +417,6 @@ class WorkspaceContext:
 #
 # INVARIANT: between two folds, resets or undos, a prompt without its tail starts with the one
 # before without its tail, byte for byte. So no clock and no counter stands in the prefix.
-#
 # The forms decide more than anything else in this file. Code models write prose, a path, and below
 # it the whole file in a code block, whatever they are told; so this is the form of writing. <final>
 # is not among them, or a small model would write it first: the tail offers it after a step. The
@@ -495,11 +494,8 @@ def attach_files(agent: MiniAgent) -> None:
     wanted = list(sizes)
     if sum(sizes.values()) > SMALL_WORKSPACE:
         defining = [path for path in view.files[:1_000] if view.defined(path) & set(names)]
-        wanted = [
-            p
-            for p in dict.fromkeys(view.named() + defining)
-            if 0 < sizes.get(p, 0) <= ATTACHED_FILE
-        ][:3]
+        named = dict.fromkeys(view.named() + defining)
+        wanted = [path for path in named if 0 < sizes.get(path, 0) <= ATTACHED_FILE][:3]
     for path in wanted:
         event = run_call(agent, Call("read_file", {"path": path, "only": " ".join(names)}))
         if event["ok"] and defused(event["content"]) not in shown:
@@ -517,7 +513,6 @@ def attach_files(agent: MiniAgent) -> None:
 #     something else                             the one file in view of which half stands in the
 #                                                block, or the one new file that was asked for
 #     something else, the block is shell         an illustration
-#
 # INVARIANT: a risky call that breaks off is not run: its end is the fence or the closing element.
 # INVARIANT: a call inside of something else is not run: in thinking, in a file, in a quotation.
 # (What was wrapped as a whole is no quotation: a <tool> as all of a block, a listing in <final>.)
@@ -891,7 +886,8 @@ def definitions(text: str) -> list[tuple[str, str]]:
 def merge(text: str, part: str) -> str:
     """Return a text with the definitions of `part` in it; "" if `part` holds anything else."""
     rest, is_method = textwrap.dedent(part), part[:1].isspace()
-    for name, new in definitions(rest):
+    parts = definitions(rest)
+    for name, new in parts:
         if new not in rest:
             continue  # it stands inside of the one before
         rest = rest.replace(new, "")
@@ -904,7 +900,9 @@ def merge(text: str, part: str) -> str:
         else:  # a new one stands at the end, but above what starts the program
             head, start, tail = text.partition("\nif __name__")
             text = f"{head.rstrip()}\n\n\n{new}\n{start and chr(10)}{start}{tail}"
-    return "" if rest.strip() else text
+    # Comments, and what the file has already, are no reason to refuse the part.
+    new_lines = set(map(str.strip, rest.split("\n"))) - set(map(str.strip, text.split("\n")))
+    return text if parts and all(line.startswith("#") for line in new_lines - {""}) else ""
 
 
 @Tool()
@@ -990,15 +988,17 @@ def guard(agent: MiniAgent, name: str, before: str, after: str) -> None:
     gone = [line for line in before.splitlines() if line.strip() and line not in after.splitlines()]
     is_fix = re.search(r"(?i)\b(fix|bug|fail)", turn.request) and f"in {name}" not in turn.request
     lost = lost_names(agent, before, after)
-    is_broken = any(f"{name}(" in after for name in lost)  # still called: no second try either
     is_most = len(gone) >= 4 and not View(agent).is_half(name, after)
+    # What is still called, or most of a long file, can't be meant to go: no second try either.
+    is_broken = any(f"{name}(" in after for name in lost) or (is_most and len(gone) > LONG_FILE)
+    part = ", or only the functions that change" if definitions(before) else ""
     if not turn.wants_change():
         why = "the request is a question. Answer it."
     elif before and is_fix and re.search(r"(^|/)test_|[._]test\.", name):
         why = "the tests say what is right. Change the program, not the tests."
     elif is_most or lost:
         why = f"this would remove {len(gone)} lines of {name}, among them:\n" + "\n".join(gone[:8])
-        why += "\nWrite the complete new text of the file, with everything that stays."
+        why += f"\nWrite the complete new text of the file, with everything that stays{part}."
     if why and (is_broken or name not in turn.warned):
         turn.warned.add(name)
         raise ToolError(f"{GUARDED}, since {why}")
