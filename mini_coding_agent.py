@@ -40,6 +40,7 @@ import threading
 import time
 import unicodedata
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from http.client import HTTPException
@@ -268,9 +269,6 @@ class Turn:
             return "The last call failed, so the request is not fulfilled yet. Correct it."
         if not self.changed() and wants_change and re.search(rf"\b({VERBS}|should)\b", request):
             return NOTHING
-        missing = [] if re.search("delete|remove|rename", request) else View(self.agent).absent()
-        if missing and wants_change:
-            return f"There is no {missing[0]} yet. Write its path, and below it its complete text."
         if all("attached" in call for call in calls):  # it has not looked
             if "how many" in request:
                 self.wants_command = True
@@ -292,7 +290,7 @@ class Turn:
 
     def has_failed(self) -> bool:
         """Tell whether the last call failed."""
-        return not all(call["ok"] for call in self.calls()[-1:])
+        return not all([call["ok"] for call in self.calls() if "attached" not in call][-1:])
 
     def changed(self) -> list[str]:
         """Return the files that this turn changed, each once."""
@@ -410,11 +408,9 @@ class WorkspaceContext:
 # -- 2. Prompt shape and cache reuse ---------------------------------------------------------------
 # On a laptop most of the waiting is the model reading. The server keeps the key/value cache of the
 # last prompt, and what the next one shares with it from the first byte on costs nothing. So:
-#
 #     PREFIX      rules and forms, the snapshot      never changes; subagents share it
 #     TRANSCRIPT  every event, rendered once         only grows
 #     TAIL        what is next, or what went wrong   alone is replaced, so it is short
-#
 # INVARIANT: between two folds, resets or undos, a prompt without its tail starts with the one
 # before without its tail, byte for byte. So no clock and no counter stands in the prefix.
 # The forms decide more than anything else in this file. Code models write prose, a path, and below
@@ -507,7 +503,6 @@ def attach_files(agent: MiniAgent) -> None:
 # ---- 3a. The reply: what models really write ----
 # A file is changed by a listing: a path, below it the file in a code block. Models know a dozen
 # ways to write one, and each that is not understood costs the task:
-#
 #     above the block                            is read as
 #     a path: bare, **x**, `x`:, ### x, 1. `x`   that file
 #     something else                             the one file in view of which half stands in the
@@ -583,7 +578,7 @@ class View:
     def names(self) -> list[str]:
         """Return the names that look like code in the request, and in how its check failed."""
         text = "\n".join([self.request, *(event["content"] for event in self.agent.turn.calls())])
-        return sorted(set(re.findall(r"\b\w+(?=\()|\w*[a-z]_\w+|\w+[a-z][A-Z]\w*", text)))
+        return sorted(set(re.findall(r"\b\w+(?=\()|\b\w*[a-z]_\w+|\b\w+[a-z][A-Z]\w*", text)))
 
     def defined(self, path: str) -> set[str]:
         """Return the names of the functions and classes in a file."""
@@ -611,7 +606,10 @@ def parse(raw: str, cut: bool, view: View) -> list[Call] | str:
         if PLACEHOLDER in content or (content and content.rstrip() == view.text(path).rstrip()):
             continue  # it only quotes: our example, or the file as it is
         calls = [*(other for other in calls if other.args["path"] != path), call]  # the last counts
-    if is_open or cut:
+    # A README's own blocks may end it too early: then blocks follow that belong to nothing.
+    has_readme = any(head_of(above).endswith(".md") for above, _, _ in blocks)
+    is_torn = has_readme and not all(tag or SUFFIX.search(head_of(a)) for a, tag, _ in blocks)
+    if is_open or cut or is_torn:
         raise ToolError("a code block has no sure end; around other blocks it needs longer fences")
     if view.agent.turn.wants_command:
         commands = [text for _, language, text in blocks if language in SHELLS]
@@ -724,8 +722,7 @@ class Tool:
         params = list(inspect.signature(run).parameters.values())[1:]
         self.params = [param.name for param in params]
         self.required = [param.name for param in params if param.default is param.empty]
-        # The one argument that may be given as bare text; "" if there are more to give.
-        self.bare = self.required[0] if len(self.required) == 1 else ""
+        self.bare = self.params[0] if len(self.required) < 2 else ""  # may stand as bare text
         TOOLS[self.name] = self
         return run
 
@@ -742,9 +739,7 @@ class Tool:
 # ---- 3c. The tools ----
 # Results carry the proof: a change answers with its diff, a missed patch with what stands there.
 READ_LINES, READ_CHARS, RESULT_CHARS, LONG_FILE = 400, 32_000, 6_000, 120
-PART_FORM = """
-[{path} has {lines} lines. To change it, write below its path only the functions or classes \
-that change, each of them whole.]"""
+PART_FORM = "\n[{path} has {lines} lines. To change it, write just the functions that change.]"
 PATCH_FORM = """
 [{path} has {lines} lines. To change some of them, write <tool name="patch_file"><path>{path}</path>
 <old_text>the lines to be replaced, exactly as they are</old_text>
@@ -814,6 +809,8 @@ def read_file(agent: MiniAgent, path: str, start: int = 1, only: str = "") -> tu
         said = "\n[What the request names is shown; read_file shows the rest.]"
         return as_listing(name, "\n\n\n".join(parts)) + said + form, {"file": name}
     shown = lines[first - 1 :][:READ_LINES]
+    while len(shown) > 1 and sum(map(len, shown)) > READ_CHARS:
+        shown.pop()
     listing, last = as_listing(name, clip("".join(shown), READ_CHARS)), first - 1 + len(shown)
     if last < len(lines):
         more = f'<tool name="read_file" start="{last + 1}">{name}</tool>'
@@ -866,7 +863,7 @@ def write_file(agent: MiniAgent, path: str, content: str) -> Iterator[Any]:
     real = agent.path(view.nearest(path))
     after = content.replace("\r\n", "\n").rstrip() + "\n" if content.strip() else ""
     before = view.text(view.nearest(path))
-    if lost_names(agent, before, after) and not view.is_half(view.nearest(path), after):
+    if lost_names(agent, before, after) and not re.search("(?i)remov|delet", view.request):
         after = merge(before.replace("\r\n", "\n"), after) or after
     after = after.replace("\n", "\r\n") if "\r\n" in before else after
     yield from change_file(agent, real, after, "wrote")
@@ -884,17 +881,19 @@ def definitions(text: str) -> list[tuple[str, str]]:
 
 
 def merge(text: str, part: str) -> str:
-    """Return a text with the definitions of `part` in it; "" if `part` holds anything else."""
-    rest, is_method = textwrap.dedent(part), part[:1].isspace()
-    parts = definitions(rest)
+    """Return a text with the definitions of `part` in it; "" if `part` is no part of it."""
+    rest, is_method = textwrap.dedent(part).strip("\n"), part.lstrip("\n")[:1].isspace()
+    parts, known = definitions(rest), definitions(text)
+    if not known or len(dict(parts)) < len(parts):
+        return ""
     for name, new in parts:
         if new not in rest:
             continue  # it stands inside of the one before
         rest = rest.replace(new, "")
-        old = [old for other, old in definitions(text) if other == name]
-        if len(old) == 1:
-            indent = old[0][: len(old[0]) - len(old[0].lstrip())]
-            text = text.replace(old[0], textwrap.indent(new, indent))
+        old = [old for other, old in known if other == name]
+        indent = old[0][: len(old[0]) - len(old[0].lstrip())] if old else ""
+        if len(old) == 1 and old[0] and (not indent or is_method or "(self" in new):
+            text = text.replace(old[0], textwrap.indent(new, indent), 1)
         elif old or is_method:
             return ""
         else:  # a new one stands at the end, but above what starts the program
@@ -977,9 +976,10 @@ def syntax_error(name: str, text: str) -> str:
 def lost_names(agent: MiniAgent, before: str, after: str) -> list[str]:
     """Return the definitions that a change removes without a word of it in the request."""
     old, new, request = DEFINED.findall(before), DEFINED.findall(after), agent.turn.request
-    gone = [name for name in old if name not in new + re.findall(r"import (\w+)", after)]
-    lost = [name for name in gone if f"{name}(" in after or name not in request]
-    return lost if len(new) < len(old) else []
+    gone = Counter(old) - Counter(new + re.findall(r"import (\w+)", after))
+    told = request if re.search("(?i)remov|delet|renam|mov", request) else ""
+    lost = [name for name in gone if f"{name}(" in after or name not in told]
+    return lost if len(new) < len(old) or set(new) & set(old) else []
 
 
 def guard(agent: MiniAgent, name: str, before: str, after: str) -> None:
@@ -1005,7 +1005,7 @@ def guard(agent: MiniAgent, name: str, before: str, after: str) -> None:
 
 
 SECRET = re.compile(r"(?i)TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIAL")  # names of variables
-NOISE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\n]*\r(?!\n)")  # colours; what a \r overwrites
+NOISE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # colours
 
 
 @Tool('<tool name="run_shell">a shell command</tool>')
@@ -1030,16 +1030,16 @@ def run_shell(agent: MiniAgent, command: str, timeout: int = 60) -> Iterator[Any
                 output[250_000:-250_000] = b"\n[...]\n"
 
     reader, code = threading.Thread(target=read_output, daemon=True), None
-    reader.start()
     try:
-        code = process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        pass
+        reader.start()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = process.wait(seconds)
     finally:
         with contextlib.suppress(OSError):  # and all that it started
             os.killpg(process.pid, signal.SIGKILL) if os.name != "nt" else process.kill()
     reader.join(1)  # what has left its process group may hold the pipe open
     text = NOISE.sub("", output.decode("utf-8", "replace").replace("\r\n", "\n")).strip("\n")
+    text = "\n".join(line.rpartition("\r")[2] for line in text.split("\n"))  # what it overwrote
     said = f"exit code {code}" if code is not None else f"error: stopped after {seconds} seconds"
     if re.search(r"(?i)Ran 0 tests|no tests ran|collected 0 items", text):
         said += "\n(no test was run, so this proves nothing)"
@@ -1161,7 +1161,6 @@ def folded_text(events: Sequence[Event]) -> str:
     lines = [brief(event) for event in events[-40:] if event["role"] != "slip"]
     told = defused("\n".join([f"{len(events)} events:", memory_text(events), *lines]))
     talk = [event for event in events if event["role"] in ("user", "assistant")][-1:]
-    # A request that has no answer yet is the one at work, and stands there whole.
     request = "".join(event_text(event) for event in talk if event["role"] == "user")
     return f"\nWhat was done before, in brief, {told}\n{request}" if events else ""
 
@@ -1181,7 +1180,7 @@ def brief(event: Event) -> str:
     """Return an event in one line: what was called or said, and what came of it."""
     if event["role"] != "tool":
         return f"* {event['role']}: {one_line(event['content'], 100)}"
-    about = event.get("file") or next(iter(event["args"].values()), "")
+    about = event.get("file") or next(iter(event.get("args", {}).values()), "")
     head = f"* {event['name']} {one_line(str(about), 60)}: "
     if "exit_code" in event:
         return f"{head}exit {event['exit_code']}" + (" (a check)" if event.get("check") else "")

@@ -26,7 +26,6 @@ DOUBTED = [
     ("How many functions has calc.py?", ["Two.", shell("grep -c def *.py")], "Do not count"),
     ("How many functions?", ["Two.", "So:\n```sh\ngrep -c def *.py\n```"], "Do not count"),
     ("Fix add in calc.py, ok?", [DONE, NEW], "Nothing was changed yet"),
-    ("Add new.py with f.", [NEW, DONE, write("new.py", "f = 1\n")], "There is no new.py yet"),
 ]
 
 
