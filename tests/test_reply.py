@@ -91,10 +91,11 @@ ROWS = {
     "a README with shell in it": is_call(f"README.md\n```markdown\n{GUIDE}```", write("README.md", GUIDE)),
     "a README in a longer fence": is_call(
         f"README.md\n````\n{PLAIN_GUIDE}````", write("README.md", PLAIN_GUIDE)),
+    "a README with two possible ends": is_wrong("README.md\n```\n# Guide\n```\nls\n```\nThat is all.\n```"),
     "listings and a call, in their order": is_call(
         f'a.py\n```\n1\n```\ncalc.py\n{BLOCK}\n<tool name="run_shell">python a.py</tool>',
         write("a.py", "1\n"), write(), shell("python a.py")),
-    "what follows a call": is_call(f'<tool name="run_shell">ls</tool>\n\ncalc.py\n{BLOCK}', shell("ls")),
+    "a folder": is_call('<tool name="list_files">pkg</tool>', ("list_files", {"path": "pkg"})), "what follows a call": is_call(f'<tool name="run_shell">ls</tool>\n\ncalc.py\n{BLOCK}', shell("ls")),
     "an end of thinking, as it is shown": is_call("notes.md\n```\n<\u200b/think>\n```", write("notes.md", "</think>\n")),
     "a block without a path in an answer": is_text(f"<final>So:\n\n{BLOCK}", f"So:\n\n{BLOCK}"),
     "our own example beside a file": is_call(

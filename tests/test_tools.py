@@ -185,7 +185,7 @@ CART = "class Cart:\n    def __init__(self):\n        self.x = 1\n\n    def size
     (CALC + MAIN, "def new():\n    pass\n", f"{CALC}\n\ndef new():\n    pass\n{MAIN}"),
     (CART, "    def size(self):\n        return 2\n", CART.replace("return 1", "return 2")),
     (CART, "    def new(self):\n        return 2\n", ""), (THREE, "import re\n\ndef sub(a):\n    a\n", ""),
-    (THREE + "def sub():\n    pass\n", "def sub(a, b):\n    return b\n", ""),
+    (CART + CART.replace("Cart", "B"), "class Cart:\n    def size(self):\n        return 2\n", ""), (THREE + "def sub():\n    pass\n", "def sub(a, b):\n    return b\n", ""),
 ])  # fmt: skip
 def test_functions_alone_take_the_places_of_theirs_in_the_file(repo, make, before, part, after):
     write_files(repo, {"part.py": before})
