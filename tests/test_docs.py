@@ -1,5 +1,6 @@
 """The documents: what they name is there, and what is there is named."""
 
+import os
 import re
 
 import pytest
@@ -68,16 +69,18 @@ def test_no_figure_is_still_to_be_filled_in(name):
 def test_the_example_is_what_the_program_makes_of_the_recorded_replies(run_here, server, tmp_path):
     text = DOCUMENTS["EXAMPLE.md"]
     blocks = re.findall(r"(?ms)^~~~~ (\S+)\n(.*?)^~~~~$", text)
-    write_files(tmp_path / "weather", dict(block for block in blocks if block[0] != "reply"))
+    folder = write_files(tmp_path / "weather", {k: v for k, v in blocks if k != "reply"})
+    for file in folder.iterdir():
+        os.utime(file, (10**9, 10**9))  # or Python takes the changed file for the compiled one
     server.script([text for name, text in blocks if name == "reply"])
     session = text.partition("```console\n$ ")[2].partition("```")[0]
     request = re.search(r'"(.*)"\n', session)[1]
-    flags = ("--cwd", tmp_path / "weather", "--host", server.url)
+    flags = ("--cwd", folder, "--host", server.url)
     done = run_here(*flags, stdin=f"{request}\n" + "y\n" * session.count("Allow?"))
-    assert done.code == 0 and "The tests now pass" in done.out
-    lines = session.splitlines()[1:]
-    told = [line for line in lines if re.match(r"[*@+-]|\w+:$|the program's own|Allow", line)]
+    assert done.code == 0 and "This should fix the test failures" in done.out
+    marks = r"[*@+-]|\w+:$|the program's own|Allow"
+    told = [line for line in session.splitlines()[1:] if re.match(marks, line)]
     shown, at = done.err.splitlines(), 0
     for line in told:
         at = shown.index(line, at) + 1
-    assert len(told) > 12 and "ran python3 -m unittest, exit 0" in " ".join(done.err.split())
+    assert len(told) > 12 and "ran python3 -m unittest: passes" in " ".join(done.err.split())

@@ -90,10 +90,8 @@ def test_what_is_shown_is_what_happens(make, repo):
     assert added == ["    return b + a", "", "# end"] and lines[0] == "--- calc.py"
     assert (repo / "calc.py").read_text() == text
     agent.run_tool("run_shell", {"command": "echo 1\necho 2  >out.txt"})
-    assert (
-        shown[1] == ("run_shell", "echo 1\necho 2  >out.txt")
-        and (repo / "out.txt").read_text() == "2\n"
-    )
+    assert shown[1] == ("run_shell", "echo 1\necho 2  >out.txt")
+    assert (repo / "out.txt").read_text() == "2\n"
 
 
 @pytest.mark.parametrize("tool", ["write_file", "patch_file"])
