@@ -663,7 +663,7 @@ def block_call(above: str, language: str, text: str, view: View) -> Call | None:
     if head and view.is_path(head):
         likely = [view.nearest(head)]
     elif text.strip() and language.lower() not in SHELLS:
-        if any(text.strip() in view.text(file) for file in view.seen):
+        if any(f"{text.strip()}\n" in view.text(file) for file in view.seen):
             return None  # it quotes
         halves = [file for file in view.seen if view.is_half(file, text)]
         names = set(DEFINED.findall(text))
