@@ -140,7 +140,7 @@ ROWS = {
     "a command that was cut after a listing": is_wrong(
         f'calc.py\n{BLOCK}\n<tool name="run_shell">rm -rf bu', cut=True),
     "no path, a function of a file in view": is_call(f"So:\n```python\n{SUB}```", write("calc.py", SUB)),
-    "no path, a shorter one": is_call(f"So:\n```python\n{SUB[:-5]}\n```", write("calc.py", SUB[:-5] + "\n")), "no path, a function as it stands in a file": is_text(f"So:\n\n```python\n{CALC[-34:]}```"),
+    "no path, a shorter one": is_call(f"So:\n```python\n{SUB[:-9]}\n```", write("calc.py", SUB[:-9] + "\n")), "no path, a function as it stands in a file": is_text(f"So:\n\n```python\n{CALC[-34:]}```"),
     "a new file of a name that another folder has": is_call(f"pkg/calc.py\n{BLOCK}", write("pkg/calc.py")),
 }  # fmt: skip
 
