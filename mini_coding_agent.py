@@ -489,7 +489,7 @@ def attach_files(agent: MiniAgent) -> None:
     sizes, names = {path: os.path.getsize(agent.root / path) for path in view.files}, view.names()
     wanted = list(sizes)
     if sum(sizes.values()) > SMALL_WORKSPACE:
-        defining = [path for path in view.files[:1_000] if view.defined(path) & set(names)]
+        defining = [p for p in view.files[:1_000] if names and view.defined(p) & set(names)]
         named = dict.fromkeys(view.named() + defining)
         wanted = [path for path in named if 0 < sizes.get(path, 0) <= ATTACHED_FILE][:3]
     for path in wanted:
