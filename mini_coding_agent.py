@@ -802,8 +802,9 @@ def read_file(agent: MiniAgent, path: str, start: int = 1, only: str = "") -> tu
     name, real = find(agent, path)
     text = read_text(real)
     lines, first = text.splitlines(keepends=True), max(int(start), 1)
-    parts = [part for other, part in definitions(text) if other in only.split()]
-    form = PART_FORM if definitions(text) else PATCH_FORM
+    known = definitions(text) if len(lines) > LONG_FILE else []
+    parts = [part for other, part in known if other in only.split()]
+    form = PART_FORM if known else PATCH_FORM
     form = form.format(path=name, lines=len(lines)) if len(lines) > LONG_FILE else ""
     if form and parts:
         said = "\n[What the request names is shown; read_file shows the rest.]"
@@ -991,12 +992,12 @@ def guard(agent: MiniAgent, name: str, before: str, after: str) -> None:
     is_most = len(gone) >= 4 and not View(agent).is_half(name, after)
     # What is still called, or most of a long file, can't be meant to go: no second try either.
     is_broken = any(f"{name}(" in after for name in lost) or (is_most and len(gone) > LONG_FILE)
-    part = ", or only the functions that change" if definitions(before) else ""
     if not turn.wants_change():
         why = "the request is a question. Answer it."
     elif before and is_fix and re.search(r"(^|/)test_|[._]test\.", name):
         why = "the tests say what is right. Change the program, not the tests."
     elif is_most or lost:
+        part = ", or only the functions that change" if definitions(before) else ""
         why = f"this would remove {len(gone)} lines of {name}, among them:\n" + "\n".join(gone[:8])
         why += f"\nWrite the complete new text of the file, with everything that stays{part}."
     if why and (is_broken or name not in turn.warned):
