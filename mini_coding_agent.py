@@ -64,8 +64,7 @@ class ToolError(ValueError):
 # is doubted; and whatever the model says, the human's summary is made from the record. A reply that
 # can't be read, or repeats what was done, is a slip; three in a row end the request.
 
-MAX_SLIPS, MAX_DOUBTS = 3, 2
-HEAT = 0.3  # added to the temperature after a slip: what led there once leads there again
+MAX_SLIPS = 3
 FORMS = "Use one of the forms above: a path with a code block below it, or a <tool> call."
 NEXT = """\
 If the request is fulfilled now, answer in the form <final>your answer to the user</final>. \
@@ -165,11 +164,10 @@ class Turn:
     def __init__(self, agent: MiniAgent, request: str = "") -> None:
         self.agent, self.request, self.started = agent, request, time.monotonic()
         self.first = len(agent.session["history"])  # the index of its first event
-        self.steps = self.slips = self.doubts = 0  # slips: those in a row
-        self.notice = ""  # stands in the tail of the next prompt, which is then asked hotter
+        self.steps = self.slips = 0  # slips: those in a row
+        self.notice = ""  # stands in the tail of the next prompt
         self.was_cut = False  # the last reply reached the limit of new tokens
         self.warned: set[str] = set()  # files whose loss was warned of, see `guard`
-        self.wants_command = False  # a shell block is then no illustration
         self.answer, self.outcome = "", "finished"  # or contradicted, limit, error, interrupted
         self.tokens = (0, 0)  # read and written
 
@@ -196,18 +194,15 @@ class Turn:
         texts = [view.text(path) for path in view.seen[-8:]]
         # A file is written whole, so there is room for the largest in view; more after a cut.
         room = agent.max_new_tokens + count_tokens(agent, max(texts, key=len, default=""))
-        if self.was_cut:
-            room *= 2
-        options = {"heat": HEAT if self.notice else 0.0, "stop": STOPS}
+        room *= 2 if self.was_cut else 1
         prompt = fit_prompt(agent, room)
         try:
-            reply = agent.model_client.complete(prompt, room, **options)
+            reply = agent.model_client.complete(prompt, room, stop=STOPS)
         except ModelError as fault:
-            if "longer than the server's window" not in str(fault):
+            if "longer than the server's window" not in str(fault) or agent.bytes_per_token == 1:
                 raise
             agent.bytes_per_token = 1.0  # a token has fewer bytes than we thought, so fold
-            prompt = fit_prompt(agent, room)
-            reply = agent.model_client.complete(prompt, room, **options)
+            return self.query()
         self.was_cut, self.notice = getattr(reply, "cut", False), ""
         read, written = getattr(reply, "tokens", (0, 0))
         self.tokens = self.tokens[0] + read, self.tokens[1] + written
@@ -222,27 +217,25 @@ class Turn:
             todo = NOTHING if nothing_done else AGAIN if self.has_failed() else NEXT
             self.slip(f"You did exactly this already; its result stands above. {todo}")
         else:
-            self.wants_command = False
             for call in calls:
                 if not self.agent.record(run_call(self.agent, call))["ok"]:
                     break
             self.steps, self.slips = self.steps + 1, 0
 
-    def slip(self, notice: str, count: int = 1) -> None:
-        """Count a reply that led nowhere: the next one is asked for hotter and with a notice."""
-        self.slips, self.notice = self.slips + count, notice
-        self.agent.tell("notice", notice)
+    def slip(self, notice: str) -> None:
+        """Count a reply that led nowhere: the next one is asked for with a notice."""
+        self.slips, self.notice = self.slips + 1, notice
+        self.agent.tell("to the model", notice)
 
     def believes(self, answer: str) -> bool:
-        """Tell whether an answer may stand; when all doubts are used up it does, contradicted."""
+        """Tell whether an answer may stand; the third in a row does, even if contradicted."""
         self.answer = answer
         # Asked to check its own work, a small model rewrites what is right; an exit code can judge.
         if self.changed() and not self.has_failed() and not self.run_check():
             return False
         doubt = self.doubt(answer)
-        self.doubts += bool(doubt)
-        if doubt and self.doubts <= MAX_DOUBTS:
-            self.slip(doubt, 0)
+        if doubt and self.slips < MAX_SLIPS - 1:
+            self.slip(doubt)
             return False
         self.outcome = "contradicted" if doubt else "finished"
         return True
@@ -269,12 +262,8 @@ class Turn:
             return "The last call failed, so the request is not fulfilled yet. Correct it."
         if not self.changed() and wants_change and re.search(rf"\b({VERBS}|should)\b", request):
             return NOTHING
-        if all("attached" in call for call in calls):  # it has not looked
-            if "how many" in request:
-                self.wants_command = True
-                return f"Do not count by yourself, run a command: {TOOLS['run_shell'].form}"
-            if not (calls or View(self.agent).seen or self.doubts):
-                return f"You have not looked at anything yet. {FORMS}"
+        if not (calls or View(self.agent).seen or self.slips):
+            return f"You have not looked at anything yet. {FORMS}"
         return FORMS if answer in NEXT else ""  # it only repeats what we said
 
     def wants_change(self) -> bool:
@@ -394,7 +383,10 @@ class WorkspaceContext:
     def text(self) -> str:
         """Return the snapshot as it stands in the prompt."""
         shown = sorted(sorted(self.files, key=lambda path: path.count("/"))[:SHOWN_FILES])
-        lines = ["The project's files:", *map(visible, shown or ["(none yet)"])]
+        # Small models can't count, and are asked to: so what can be counted is.
+        kinds = Counter(Path(path).suffix or "other" for path in self.files)
+        counts = ", ".join(f"{count} {kind} files" for kind, count in kinds.most_common(6))
+        lines = [f"The project has {counts or 'no files yet'}:", *map(visible, shown)]
         if more := len(self.files) - len(shown):
             lines.append(f"... and {more} more; list_files shows those of a folder, and")
             lines.append('<tool name="delegate">a question about many files</tool> asks a helper.')
@@ -525,6 +517,7 @@ SUFFIX = re.compile(
     r"|rs|java|kt|rb|php|[ch]|cc|[ch]pp|cs|swift)$|(^|/)(Makefile|Dockerfile|\.gitignore|\.env)$"
 )
 SHELLS = "sh bash shell console zsh cmd bat powershell".split()
+Block = tuple[str, str, str]  # the line above it, its language, its text
 FENCE = re.compile(r"([ \t]*)(`{3,}|~{3,})[ \t]*([^`\n]*?)\s*")
 OPENING = re.compile(r"(?<![`\"'\w])(<tool\b|<final>)")
 DEFINED = re.compile(
@@ -600,28 +593,32 @@ def parse(raw: str, cut: bool, view: View) -> list[Call] | str:
     answer = element.removeprefix("<final>").partition("</final>")[0].strip()
     if not element.startswith("<tool"):
         blocks += [block for block in read_blocks(answer)[0] if view.is_path(head_of(block[0]))]
-    calls: list[Call] = []
-    for call in filter(None, [block_call(*block, view) for block in blocks]):
-        path, content = call.args["path"], call.args["content"]
-        if PLACEHOLDER in content or (content and content.rstrip() == view.text(path).rstrip()):
-            continue  # it only quotes: our example, or the file as it is
-        calls = [*(other for other in calls if other.args["path"] != path), call]  # the last counts
-    # A README's own blocks may end it too early: then blocks follow that belong to nothing.
+    # Blocks of its own may end a README too early: what follows then belongs to nothing.
     has_readme = any(head_of(above).endswith(".md") for above, _, _ in blocks)
     is_torn = has_readme and not all(tag or SUFFIX.search(head_of(a)) for a, tag, _ in blocks)
     if is_open or cut or is_torn:
         raise ToolError("a code block has no sure end; around other blocks it needs longer fences")
-    if view.agent.turn.wants_command:
-        commands = [text for _, language, text in blocks if language in SHELLS]
-        calls += [Call("run_shell", {"command": command.strip()}) for command in commands]
+    calls = written_files(blocks, view)
     if element.startswith("<tool"):
         calls.append(read_call(element))
     return calls or answer or text
 
 
-def read_blocks(text: str) -> tuple[list[tuple[str, str, str]], str, bool]:
+def written_files(blocks: Sequence[Block], view: View) -> list[Call]:
+    """Return the calls that blocks are, one for each file: the last counts."""
+    calls: dict[str, Call] = {}
+    for call in filter(None, [block_call(*block, view) for block in blocks]):
+        path, content = call.args["path"], call.args["content"]
+        is_file = content and content.rstrip() == view.text(path).rstrip()
+        if PLACEHOLDER not in content and not is_file:  # or it only quotes: our example, the file
+            calls.pop(path, None)
+            calls[path] = call
+    return list(calls.values())
+
+
+def read_blocks(text: str) -> tuple[list[Block], str, bool]:
     """Return the closed code blocks, the rest from the first call on, and if a block is open."""
-    blocks: list[tuple[str, str, str]] = []  # the line above, the language, the text
+    blocks: list[Block] = []
     above, fence, indent, inner, language, body = "", "", 0, 0, "", ""
     lines = text.splitlines(keepends=True)
     for number, line in enumerate(lines):
@@ -802,21 +799,18 @@ def read_file(agent: MiniAgent, path: str, start: int = 1, only: str = "") -> tu
     name, real = find(agent, path)
     text = read_text(real)
     lines, first = text.splitlines(keepends=True), max(int(start), 1)
+    shown, last, note = lines[first - 1 :][:READ_LINES], first - 1 + READ_LINES, ""
     known = definitions(text) if len(lines) > LONG_FILE else []
-    parts = [part for other, part in known if other in only.split()]
-    form = PART_FORM if known else PATCH_FORM
-    form = form.format(path=name, lines=len(lines)) if len(lines) > LONG_FILE else ""
-    if form and parts:
-        said = "\n[What the request names is shown; read_file shows the rest.]"
-        return as_listing(name, "\n\n\n".join(parts)) + said + form, {"file": name}
-    shown = lines[first - 1 :][:READ_LINES]
-    while len(shown) > 1 and sum(map(len, shown)) > READ_CHARS:
-        shown.pop()
-    listing, last = as_listing(name, clip("".join(shown), READ_CHARS)), first - 1 + len(shown)
-    if last < len(lines):
+    if parts := [part for other, part in known if other in only.split()]:
+        shown = ["\n\n\n".join(parts)]
+        note = "\n[What the request names is shown; read_file shows the rest.]"
+    elif last < len(lines):
         more = f'<tool name="read_file" start="{last + 1}">{name}</tool>'
-        listing += f"\n[lines {first} to {last} are shown; to go on: {more}]"
-    return listing + form, {"file": name}
+        note = f"\n[lines {first} to {last} are shown; to go on: {more}]"
+    if len(lines) > LONG_FILE:
+        note += (PART_FORM if known else PATCH_FORM).format(path=name, lines=len(lines))
+    listing = as_listing(name, clip("".join(shown), READ_CHARS))
+    return listing + note, {"file": name, "lines": len(lines)}
 
 
 def find_below(agent: MiniAgent, raw: str) -> tuple[str, list[str]]:
@@ -883,7 +877,7 @@ def definitions(text: str) -> list[tuple[str, str]]:
 
 def merge(text: str, part: str) -> str:
     """Return a text with the definitions of `part` in it; "" if `part` is no part of it."""
-    rest, is_method = textwrap.dedent(part).strip("\n"), part.lstrip("\n")[:1].isspace()
+    rest = textwrap.dedent(part).strip("\n")
     parts, known = definitions(rest), definitions(text)
     if not known or len(dict(parts)) < len(parts):
         return ""
@@ -892,10 +886,10 @@ def merge(text: str, part: str) -> str:
             continue  # it stands inside of the one before
         rest = rest.replace(new, "")
         old = [old for other, old in known if other == name]
-        indent = old[0][: len(old[0]) - len(old[0].lstrip())] if old else ""
-        if len(old) == 1 and old[0] and (not indent or is_method or "(self" in new):
+        if len(old) == 1 and old[0]:
+            indent = old[0].partition(old[0].lstrip())[0]
             text = text.replace(old[0], textwrap.indent(new, indent), 1)
-        elif old or is_method:
+        elif old or "(self" in new:  # of which class?
             return ""
         else:  # a new one stands at the end, but above what starts the program
             head, start, tail = text.partition("\nif __name__")
@@ -998,7 +992,7 @@ def guard(agent: MiniAgent, name: str, before: str, after: str) -> None:
         why = "the tests say what is right. Change the program, not the tests."
     elif is_most or lost:
         part = ", or only the functions that change" if definitions(before) else ""
-        why = f"this would remove {len(gone)} lines of {name}, among them:\n" + "\n".join(gone[:8])
+        why = f"it would remove {len(gone)} lines of {name}. These, too:\n" + "\n".join(gone[:8])
         why += f"\nWrite the complete new text of the file, with everything that stays{part}."
     if why and (is_broken or name not in turn.warned):
         turn.warned.add(name)
@@ -1006,7 +1000,7 @@ def guard(agent: MiniAgent, name: str, before: str, after: str) -> None:
 
 
 SECRET = re.compile(r"(?i)TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIAL")  # names of variables
-NOISE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # colours
+NOISE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\n]*\r(?!\n)")  # colours, what was overwritten
 
 
 @Tool('<tool name="run_shell">a shell command</tool>')
@@ -1040,7 +1034,6 @@ def run_shell(agent: MiniAgent, command: str, timeout: int = 60) -> Iterator[Any
             os.killpg(process.pid, signal.SIGKILL) if os.name != "nt" else process.kill()
     reader.join(1)  # what has left its process group may hold the pipe open
     text = NOISE.sub("", output.decode("utf-8", "replace").replace("\r\n", "\n")).strip("\n")
-    text = "\n".join(line.rpartition("\r")[2] for line in text.split("\n"))  # what it overwrote
     said = f"exit code {code}" if code is not None else f"error: stopped after {seconds} seconds"
     if re.search(r"(?i)Ran 0 tests|no tests ran|collected 0 items", text):
         said += "\n(no test was run, so this proves nothing)"
@@ -1116,7 +1109,7 @@ def pass_gate(agent: MiniAgent, tool: Tool, call: Call, check: bool) -> Any:
     if agent.approval_policy == "ask" and key not in agent.always:
         if agent.ask_human is None:
             raise ToolError(denied + "nobody can be asked (see --approval)")
-        what = "the program's own check (once declined, not proposed again)" if check else tool.name
+        what = 'A check, to judge the work (a "no" holds for the session)' if check else tool.name
         answer = agent.ask_human(what, preview).strip()
         if answer.lower() in ("a", "always"):
             agent.always.add(key)
@@ -1189,7 +1182,7 @@ def brief(event: Event) -> str:
         return f"{head}{event['content'].removeprefix('error: ').partition(chr(10))[0]}"
     if "changed" in event:
         return "{}+{} -{}".format(head, *event["changed"])
-    return f"{head}{len(event['content'].splitlines())} lines"
+    return f"{head}{event.get('lines', len(event['content'].splitlines()))} lines"
 
 
 def memory_text(events: Sequence[Event]) -> str:
@@ -1226,7 +1219,8 @@ class SessionStore:
         """Return a session; raise RuntimeError that says what is wrong with its file."""
         path = self.path((self.latest() or "latest") if session_id == "latest" else session_id)
         if not path.exists():
-            raise RuntimeError(f"There is no session {session_id}; there are: {self.ids()[-5:]}.")
+            known = ", ".join(self.ids()[-5:]) or "none"
+            raise RuntimeError(f"There is no session {session_id}; there are: {known}.")
         try:
             session: dict[str, Any] = json.loads(read_text(path))
             history, fold = session["history"], session.get("fold", 0)
@@ -1282,7 +1276,7 @@ def delegate(agent: MiniAgent, task: str) -> str:
 
 
 # -- The model -------------------------------------------------------------------------------------
-# A model client is any object with `complete(prompt, max_new_tokens, heat=, stop=)` that returns a
+# A model client is any object with `complete(prompt, max_new_tokens, stop=)` that returns a
 # text. The real one speaks Ollama's /api/generate (as its source, version 0.33, does) and turns
 # every fault into one sentence.
 
@@ -1358,14 +1352,11 @@ class OllamaModelClient:
         most = about.get(f"{about.get('general.architecture')}.context_length") or self.wanted_ctx
         self.num_ctx = min(self.wanted_ctx, most)
 
-    def complete(
-        self, prompt: str, max_new_tokens: int, heat: float = 0.0, stop: Sequence[str] = ()
-    ) -> Completion:
+    def complete(self, prompt: str, max_new_tokens: int, stop: Sequence[str] = ()) -> Completion:
         """Return the model's reply, streamed; a fault that may pass is met with a second try."""
         options = self.sampling | {
             "num_ctx": self.num_ctx, "num_batch": NUM_BATCH, "num_predict": max_new_tokens,
-            "temperature": self.sampling["temperature"] + heat, "stop": list(stop),
-            "presence_penalty": 0,  # qwen's newer models come with 1.5, which spoils code
+            "stop": list(stop), "presence_penalty": 0,  # newer qwens come with 1.5: bad for code
         }  # fmt: skip
         # Not truncated: too long a prompt is refused with its count, and not cut in silence.
         body = {
@@ -1424,11 +1415,11 @@ EXIT_CODES = {"finished": 0, "error": 1, "limit": 3, "contradicted": 3, "interru
 COLORS = {"+": "32", "-": "31", "@": "36", "error": "31", "dim": "2", "bold": "1"}
 HARMLESS = "\u00a0\u202f\u2009\u3000\ufe0e\ufe0f\u200c\u200d"  # blanks, joiners
 HELP = """\
-/memory      the task, the last files and notes     /undo         take the last request back
-/context     how full the window is                 /plan         only look: on or off
-/session     which session this is                  /model NAME   take another model
-/reset       begin a new session                    /exit, /quit  leave, as Ctrl-D does
-Several lines go between lines of triple quotes. @path in a request attaches a file."""
+/undo    take the last request back         /memory   the task, the last files
+/plan    only look: on, off; or /plan TEXT  /context  how full the window is
+/model   which one; /model NAME: another    /session  which session this is
+/reset   begin a new session                /exit     leave, as /quit does
+Several lines go between triple quotes. @path in a request attaches a file."""
 
 
 def build_welcome(agent: MiniAgent, model: str, host: str) -> str:
@@ -1444,7 +1435,7 @@ class Terminal:
         self.is_live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self.has_color = self.is_live and not os.environ.get("NO_COLOR")
         self.width = min(shutil.get_terminal_size().columns, 100)
-        self.phase, self.since, self.written = "", 0.0, ""
+        self.phase, self.since, self.written, self.can_undo = "", "", "", False
 
     def say(self, text: str, color: str = "", end: str = "\n") -> None:
         """Print lines of progress; without a colour of their own, those of a diff are coloured."""
@@ -1454,38 +1445,42 @@ class Terminal:
         clear = "\r\x1b[K" if self.is_live else ""  # the live line goes
         print(clear + "\n".join(lines), file=sys.stderr, end=end, flush=True)
 
+    def wrap(self, text: str) -> str:
+        """Return a text for a terminal: long lines broken between words, not inside of `code`."""
+        if not self.is_live:
+            return text
+        whole = re.sub(r"`[^`\n]+`", lambda code: code[0].replace(" ", "\xa0"), text).split("\n")
+        lines = [textwrap.fill(line, self.width, break_on_hyphens=False) for line in whole]
+        return "\n".join(lines).replace("\xa0", " ")
+
     def watch(self, phase: str, piece: str = "") -> None:
         """Draw the live line: reading, writing (with the reply's pieces), running a tool."""
-        if phase != self.phase:
-            self.phase, self.since, self.written = phase, time.monotonic(), ""
+        if phase != self.phase or phase == "reading":
+            self.phase, self.since, self.written = phase, time.strftime("%X"), ""
         self.written += piece
-        if self.is_live:
-            words = " ".join(self.written[-self.width :].split())[20 - self.width :]
-            line = f"{phase} {time.monotonic() - self.since:.0f} s {words}"
-            self.say(line[: self.width - 1], "dim", end="")
+        if self.is_live:  # a time and no seconds, as the server says nothing while it reads
+            words = " ".join(self.written[-self.width :].split())[30 - self.width :]
+            self.say(f"{phase} since {self.since} {words}"[: self.width - 1], "dim", end="")
 
     def tell(self, kind: str, what: Any) -> None:
         """Show what the loop reports."""
         if kind == "result":
             self.say(brief(what), "bold" if what["ok"] else "error")
-            if what.get("exit_code"):
-                last = "\n".join(what["content"].rstrip().split("\n")[1:][-5:])
-                self.say(textwrap.indent(last, "    "), "dim")
+            lines = what["content"].split("\n")[1:] if what.get("exit_code") else []
+            for line in [line for line in lines if re.search(r"\w", line)][-6:]:
+                is_bad = re.search(r"(?i)error|fail", line)
+                self.say(f"    {line}", "error" if is_bad else "dim")
         elif kind == "run":
             self.watch(f"running {what}")
         else:
-            self.say(textwrap.fill(f"[{kind}] {what}", self.width), "dim")
+            self.say(self.wrap(f"[{kind}] {what}"), "dim")
 
     def confirm(self, what: str, preview: str, answer: str = "") -> str:
         """Show what a call would do; return the human's answer, or the one given as if theirs."""
         self.say(f"\n{what}:", "bold")
         self.say(clip(preview, 20_000))
         self.say("Allow? [y]es, [a]lways, or a reason why not: ", "bold", end="")
-        if sys.stdin.isatty() and not answer:
-            with contextlib.suppress(ImportError, OSError):
-                import termios
-
-                termios.tcflush(sys.stdin, termios.TCIFLUSH)  # keys hit before the question
+        self.pasted()  # what was typed before the question is no answer to it
         answer = answer or str(sys.stdin.readline())
         if not answer:  # Ctrl-D
             raise KeyboardInterrupt
@@ -1508,30 +1503,31 @@ class Terminal:
             counts = [c["changed"] for c in calls if "changed" in c and c["file"] == file]
             parts.append("changed {} (+{} -{})".format(file, *map(sum, zip(*counts))))
         for call in {c["args"]["command"]: c for c in calls if "exit_code" in c}.values():
-            verdict = ": passes" if call["ok"] else ": fails"
-            said = verdict if call["check"] else f", exit {call['exit_code']}"
-            parts.append(f"ran {one_line(call['args']['command'], 40)}{said}")
+            verdict = "passes" if call["ok"] else "fails"
+            parts.append(f"ran {one_line(call['args']['command'], 40)}: {verdict}")
         is_checked = any("exit_code" in call for call in turn.since_change())
         parts += ["not checked"] if turn.changed() and not is_checked else []
-        parts.append("/undo" if turn.changed() else "nothing changed")
+        parts += [] if turn.changed() else ["nothing changed"]
+        parts += ["/undo"] if turn.changed() and self.can_undo else []
         parts += ["NOT DONE: the record contradicts it"] if turn.outcome == "contradicted" else []
-        return " · ".join([*parts, "{} tokens read, {} written".format(*turn.tokens)])
+        return " · ".join([*parts, "{} tokens in, {} out".format(*turn.tokens)])
 
     def work(self, request: str) -> int:
         """Work on one request, print answer and summary; return the exit code."""
         try:
             answer = self.agent.ask(request)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, EOFError):
             self.agent.turn.outcome, answer = "interrupted", "Interrupted."
         except (RuntimeError, OSError) as error:
             self.agent.turn.outcome, answer = "error", str(error)
         code = EXIT_CODES[self.agent.turn.outcome]
         if code in (0, 3):
             self.say("", end="")  # the live line goes
-            print(visible(answer, "\n\t" + HARMLESS), flush=True)
+            shown = visible(answer, "\n\t" + HARMLESS)
+            print(self.wrap(shown) if sys.stdout.isatty() else shown, flush=True)
         else:
-            self.say(answer, "error")
-        self.say(textwrap.fill(self.summary(), self.width), "dim" if code == 0 else "error")
+            self.say(self.wrap(answer), "error")
+        self.say(self.wrap(self.summary()), "dim" if code == 0 else "error")
         return code
 
     def run_command(self, name: str, rest: str) -> str:
@@ -1540,7 +1536,7 @@ class Terminal:
         if name == "/undo":
             return undo_request(agent)
         if name == "/plan":
-            agent.plan = not agent.plan
+            agent.plan = bool(rest) or not agent.plan
         if name == "/reset":
             agent.reset()
         if name == "/model" and rest:
@@ -1548,7 +1544,7 @@ class Terminal:
             client.prepare()
         said = {
             "/memory": memory_text(agent.session["history"]), "/help": HELP,
-            "/context": f"{count_tokens(agent, agent.prefix + agent.history_text())} tokens",
+            "/context": f"{count_tokens(agent, agent.prompt(''))} of {client.num_ctx} tokens",
             "/plan": f"plan mode is {'on: nothing will be changed' if agent.plan else 'off'}",
             "/session": agent.session["id"], "/reset": agent.session["id"], "/model": client.model,
         }  # fmt: skip
@@ -1564,24 +1560,25 @@ class Terminal:
 
     def converse(self) -> int:
         """Read requests and commands until the end; return the exit code of the last request."""
-        code = 0
+        code, self.can_undo = 0, True
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  # gives `input` its editing and history
         while True:
             try:
                 request = self.read()
-                command = re.fullmatch(r"(/[a-z]+)(?: +(\S*))?", request)
+                command = re.fullmatch(r"(/[a-z]+)(?: +(.*))?", request)
                 if request in ("exit", "quit", ":q", "/exit", "/quit", "/bye"):
                     return code
                 if command:
-                    self.say(self.run_command(command[1], command[2] or ""))
-                elif request:
+                    self.say(self.wrap(self.run_command(command[1], command[2] or "")))
+                    request = command[2] if command[1] == "/plan" else ""
+                if request:
                     code = self.work(request)
             except EOFError:
                 print(file=sys.stderr)
                 return code
             except ModelError as fault:
-                self.say(str(fault), "error")
+                self.say(self.wrap(str(fault)), "error")
             except KeyboardInterrupt:
                 self.say("\n(Ctrl-D leaves)", "dim")
 
@@ -1645,7 +1642,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_CODES["interrupted"]
     except RuntimeError as error:
         print(visible(str(error)), file=sys.stderr)
-        return EXIT_CODES["error"] if isinstance(error, ModelError) else 2
+        return 2
 
 
 def start(args: argparse.Namespace) -> int:
@@ -1659,11 +1656,14 @@ def start(args: argparse.Namespace) -> int:
     try:
         agent.model_client.prepare()
     except ModelError as fault:
+        terminal.say(terminal.wrap(str(fault)), "error")
         if request:
-            raise
-        terminal.say(str(fault), "error")
+            return EXIT_CODES["error"]
     if not request:
-        terminal.say(build_welcome(agent, args.model, agent.model_client.host))
+        welcome = build_welcome(agent, args.model, agent.model_client.host)
+        terminal.say(terminal.wrap(welcome))
+        if args.resume:
+            terminal.say(terminal.wrap(memory_text(agent.session["history"])))
         return terminal.converse()
     if not sys.stdin.isatty() and (data := sys.stdin.read()):
         if len(data) > 20_000:

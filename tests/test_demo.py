@@ -12,7 +12,7 @@ def test_the_demo_is_one_page_and_ends_with_a_command_that_goes_on(tmp_path, run
     shown = done.err + done.out
     assert done.code == 0 and 'agent.py", line' not in shown and server.requests == []
     assert len(shown.splitlines()) <= 60 and "the model is a script" in shown
-    for words in ("-print('Hello, ' + nmae)", "+print('Hello, ' + name)", "Allow? [y]es", "/undo"):
+    for words in ("-print('Hello, ' + nmae)", "+print('Hello, ' + name)", "Allow? [y]es"):
         assert words in shown
     assert re.search(r"exit 1\b.*\n(.*\n)*.*NameError", shown) and "exit 0" in shown
     (folder,) = (tmp_path / "tmp").iterdir()

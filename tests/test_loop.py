@@ -23,8 +23,6 @@ DOUBTED = [
     ("Fix add.", ['<tool name="read_file">no.py</tool>', DONE, NEW], "last call failed"),
     ("Fix add.", [shell("grep 'b + a' *.py"), DONE, NEW], "last call failed"),
     ("What is calc.py?", ["<final>your answer to the user</final>", IT_IS], "one of the forms"),
-    ("How many functions has calc.py?", ["Two.", shell("grep -c def *.py")], "Do not count"),
-    ("How many functions?", ["Two.", "So:\n```sh\ngrep -c def *.py\n```"], "Do not count"),
     ("Fix add in calc.py, ok?", [DONE, NEW], "Nothing was changed yet"),
 ]
 
@@ -48,7 +46,7 @@ def test_after_two_doubts_the_answer_stands_and_the_program_says_that_it_is_not_
 def test_a_failure_to_the_end_is_said_together_with_what_was_changed(do, server):
     done = do("Fix add in calc.py.", NEW, shell("exit 3"))
     assert done.code == 3 and len(server.prompts) == 5
-    for words in ("changed calc.py (+1 -1)", "ran exit 3, exit 3", "NOT DONE"):
+    for words in ("changed calc.py (+1 -1)", "ran exit 3: fails", "NOT DONE"):
         assert words in done.err
     assert "If the request is fulfilled" not in tail(server.prompts[2])
 
@@ -132,15 +130,13 @@ def test_a_check_that_the_human_declines_leaves_the_answer_as_it_is(agent, serve
     again = [write("new.txt"), IT_IS]
     done = agent([NEW, IT_IS, *again], stdin="Fix add in calc.py.\ny\nn\nAdd new.txt.\ny\n")
     assert done.code == 0 and done.out.count("It is so.") == 2 and len(server.prompts) == 4
-    assert done.err.count("own check") == 1
+    assert done.err.count("A check, to judge the work") == 1
     assert UNITTEST in done.err and "not checked" in done.err
     assert "b + a" in (repo / "calc.py").read_text() and "denied" not in str(events(repo))
 
 
-def test_after_a_slip_the_model_is_asked_hotter_and_is_not_shown_it_again(do, server, repo):
-    do("What is add?", SLIP, LOOK, LOOK, DONE, flags=("--temperature", "0.1"))
-    heat = [g.request.options["temperature"] for g in server.generations]
-    assert heat == pytest.approx([0.1, 0.4, 0.1, 0.4])
+def test_after_a_slip_the_model_is_asked_again_and_is_not_shown_it_again(do, server, repo):
+    do("What is add?", SLIP, LOOK, LOOK, DONE)
     assert [event["content"] for event in events(repo, "slip")] == [SLIP.removesuffix("</tool>")]
     assert not any("MARKER" in prompt for prompt in server.prompts)
     assert ["launch_rocket" in prompt for prompt in server.prompts] == [False, True, False, False]

@@ -160,7 +160,7 @@ def test_a_subagent_shares_the_prefix_and_sees_nothing_else(agent, server):
 
 def test_the_rules_name_a_file_of_this_workspace_and_each_way_to_look(agent, server, repo):
     agent([], "What is add?")
-    rules = server.prompts[0].partition("The project's files")[0]
+    rules = server.prompts[0].partition("The project has ")[0]
     assert len(rules) < 1600 and "<final>" not in rules
     for name in ("read_file", "search", "list_files", "run_shell"):
         assert f'<tool name="{name}">' in rules

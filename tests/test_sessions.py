@@ -81,7 +81,7 @@ def test_an_unknown_id_is_named_with_the_sessions_that_there_are(agent, server, 
     before = plant(repo, session()).read_bytes()
     done = agent([], f"--resume={wanted}", "hello?")
     assert (done.code, done.out) == (2, "") and "Traceback" not in done.err
-    words = "There is no session nope; there are: ['old']" if wanted == "nope" else "no session id"
+    words = "There is no session nope; there are: old." if wanted == "nope" else "no session id"
     assert words in done.err and "\x1b" not in done.err and len(done.err.splitlines()) == 1
     assert server.requests == [] and [f.read_bytes() for f in folder(repo).iterdir()] == [before]
 
@@ -243,4 +243,4 @@ def test_a_planted_session_with_undo_records_changes_nothing(agent, repo):
     plant(repo, session(history=history, undo=records))
     done = agent([], *AUTO, "--resume", "old", stdin="/undo\n/undo\n")
     assert {name: (repo / name).read_text() for name in FILES} == FILES
-    assert done.code == 0 and done.err.count("nothing to undo") == 2
+    assert done.code == 0 and done.err.count("nothing to undo") == 2 and "\nTask: " in done.err

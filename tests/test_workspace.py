@@ -32,9 +32,10 @@ def test_the_snapshot_tells_branch_status_commits_rules_and_files(agent, server,
 def test_the_list_of_files_is_bounded_and_says_so(agent, server, repo):
     write_files(repo, {f"deep/d{n}/f{n}.txt": "x" * 100 for n in range(300)})
     agent([], "hello?")
-    listed = server.prompts[0].partition("The project's files")[2].partition("\n\n")[0].splitlines()
+    listed = server.prompts[0].partition("The project has ")[2].partition("\n\n")[0].splitlines()
     assert len(listed) <= 63 and "calc.py" in listed
     assert f"{300 + len(FILES) - 60} more" in server.prompts[0]
+    assert "The project has 300 .txt files, " in server.prompts[0]
 
 
 @pytest.mark.parametrize("with_git", [True, False])
