@@ -593,10 +593,7 @@ def parse(raw: str, cut: bool, view: View) -> list[Call] | str:
     answer = element.removeprefix("<final>").partition("</final>")[0].strip()
     if not element.startswith("<tool"):
         blocks += [block for block in read_blocks(answer)[0] if view.is_path(head_of(block[0]))]
-    # Blocks of its own may end a README too early: what follows then belongs to nothing.
-    has_readme = any(head_of(above).endswith(".md") for above, _, _ in blocks)
-    is_torn = has_readme and not all(tag or SUFFIX.search(head_of(a)) for a, tag, _ in blocks)
-    if is_open or cut or is_torn:
+    if is_open or cut:
         raise ToolError("a code block has no sure end; around other blocks it needs longer fences")
     calls = written_files(blocks, view)
     if element.startswith("<tool"):
@@ -982,18 +979,21 @@ def guard(agent: MiniAgent, name: str, before: str, after: str) -> None:
     turn, why = agent.turn, ""
     gone = [line for line in before.splitlines() if line.strip() and line not in after.splitlines()]
     is_fix = re.search(r"(?i)\b(fix|bug|fail)", turn.request) and f"in {name}" not in turn.request
+    is_test = re.search(r"(^|/)test_|[._]test\.", name)
+    asks_for_tests = re.search(r"(?i)\b(write|add)\b.* tests?\b", turn.request)
     lost = lost_names(agent, before, after)
     is_most = len(gone) >= 4 and not View(agent).is_half(name, after)
     # What is still called, or most of a long file, can't be meant to go: no second try either.
     is_broken = any(f"{name}(" in after for name in lost) or (is_most and len(gone) > LONG_FILE)
     if not turn.wants_change():
         why = "the request is a question. Answer it."
-    elif before and is_fix and re.search(r"(^|/)test_|[._]test\.", name):
+    elif before and is_fix and is_test:
         why = "the tests say what is right. Change the program, not the tests."
+    elif before and asks_for_tests and not is_test and turn.has_failed():
+        why = "the request asks for tests. If one fails, correct the test, not the program."
     elif is_most or lost:
-        part = ", or only the functions that change" if definitions(before) else ""
         why = f"it would remove {len(gone)} lines of {name}. These, too:\n" + "\n".join(gone[:8])
-        why += f"\nWrite the complete new text of the file, with everything that stays{part}."
+        why += "\nWrite the complete new text of the file, with everything that stays."
     if why and (is_broken or name not in turn.warned):
         turn.warned.add(name)
         raise ToolError(f"{GUARDED}, since {why}")

@@ -135,6 +135,11 @@ def test_a_check_that_the_human_declines_leaves_the_answer_as_it_is(agent, serve
     assert "b + a" in (repo / "calc.py").read_text() and "denied" not in str(events(repo))
 
 
+def test_a_program_is_not_changed_to_suit_a_new_test_that_fails(do, server, repo):
+    do("Write tests for add in test_calc.py.", write("test_calc.py", "1 / 0"), shell("false"), NEW)
+    assert "not the program" in server.prompts[3] and (repo / "calc.py").read_text() == CALC
+
+
 def test_after_a_slip_the_model_is_asked_again_and_is_not_shown_it_again(do, server, repo):
     do("What is add?", SLIP, LOOK, LOOK, DONE)
     assert [event["content"] for event in events(repo, "slip")] == [SLIP.removesuffix("</tool>")]

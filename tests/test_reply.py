@@ -91,7 +91,6 @@ ROWS = {
     "a README with shell in it": is_call(f"README.md\n```markdown\n{GUIDE}```", write("README.md", GUIDE)),
     "a README in a longer fence": is_call(
         f"README.md\n````\n{PLAIN_GUIDE}````", write("README.md", PLAIN_GUIDE)),
-    "a README with two possible ends": is_wrong("README.md\n```\n# Guide\n```\nls\n```\nThat is all.\n```"),
     "listings and a call, in their order": is_call(
         f'a.py\n```\n1\n```\ncalc.py\n{BLOCK}\n<tool name="run_shell">python a.py</tool>',
         write("a.py", "1\n"), write(), shell("python a.py")),

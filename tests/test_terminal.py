@@ -198,7 +198,7 @@ def test_colour_is_for_terminals_that_have_it(talk, env, forbidden):
 
 def test_a_missing_server_is_said_before_the_first_request(terminal, repo):
     tty = terminal("--cwd", repo, "--host", "127.0.0.1:9")
-    shown = tty.expect(PROMPT)
+    shown = " ".join(tty.expect(PROMPT).split())
     assert "`ollama serve`" in shown and "Mini-Coding-Agent" in shown
     assert "`ollama serve`" in say(tty, "hello?")
 
