@@ -8,7 +8,7 @@ A language model can only write text. A coding agent is the loop that lets this 
         reply = model(prefix + transcript + tail)       (chapter 2)
         if it can't be read:    say why, in the tail of the next prompt
         if it holds calls:      check each, ask the human if it is risky, run it, record the result
-        if it is an answer:     run the tests; return it, unless the record contradicts it
+        if it is an answer:     run the tests; return it, or doubt it if the record contradicts it
 
 The loop stands first; six chapters say how it holds up when the model is small, the window is full
 or the human says no; then come the model's server and the terminal. A `ToolError` is read by the
@@ -177,8 +177,7 @@ class Turn:
             raw = self.query()
             try:
                 reply = parse(raw, self.was_cut, View(self.agent))
-            except ToolError as problem:
-                self.agent.record({"role": "slip", "content": raw})  # not shown to the model
+            except ToolError as problem:  # the reply is not recorded, so not shown to the model
                 self.slip(CUT if self.was_cut else f"That did nothing: {problem}. {FORMS}")
                 continue
             if isinstance(reply, list):
@@ -213,7 +212,7 @@ class Turn:
     def run_calls(self, calls: Sequence[Call]) -> None:
         """Run the calls of a reply in their order, up to the first that fails."""
         if all(self.is_repeated(call) for call in calls):
-            nothing_done = self.wants_change() and not self.changed()
+            nothing_done = self.wants_change() and self.is_unchanged()
             todo = NOTHING if nothing_done else AGAIN if self.has_failed() else NEXT
             self.slip(f"You did exactly this already; its result stands above. {todo}")
         else:
@@ -260,17 +259,17 @@ class Turn:
         may_fail = calls and TOOLS[calls[-1]["name"]].risky and not wants_change
         if self.has_failed() and not may_fail:  # "do the tests pass?" may get a no
             return "The last call failed, so the request is not fulfilled yet. Correct it."
-        if not self.changed() and wants_change and re.search(rf"\b({VERBS}|should)\b", request):
+        if self.is_unchanged() and wants_change and re.search(rf"\b({VERBS}|should)\b", request):
             return NOTHING
         if not (calls or View(self.agent).seen or self.slips):
             return f"You have not looked at anything yet. {FORMS}"
-        return FORMS if answer in NEXT else ""  # it only repeats what we said
+        return FORMS if len(answer) > 20 and answer in NEXT else ""  # it repeats what we said
 
     def wants_change(self) -> bool:
         """Tell whether the request asks for something to be done, so that words are not enough."""
-        asks = r"(?i)^\s*(what|which|where|why|how|who|explain|describe|summarize|tell me)\b|\?\s*$"
-        orders = re.match(rf"(?i)\s*({VERBS}|can|could|would|will|please)\b", self.request)
-        is_question = re.search(asks, self.request) and not orders
+        said = re.sub(r"(?i)^\s*((can|could|would|will) you |please )*", "", self.request)
+        asks = r"(?i)^(what|which|where|why|how|who|explain|describe|summarize|tell me)\b|\?\s*$"
+        is_question = re.search(asks, said) and not re.match(rf"(?i)({VERBS})\b", said)
         return not (self.agent.read_only or self.agent.plan or is_question)
 
     def calls(self) -> list[Event]:
@@ -279,16 +278,22 @@ class Turn:
 
     def has_failed(self) -> bool:
         """Tell whether the last call failed."""
-        return not all([call["ok"] for call in self.calls() if "attached" not in call][-1:])
+        return [call["ok"] for call in self.calls() if "attached" not in call][-1:] == [False]
 
     def changed(self) -> list[str]:
         """Return the files that this turn changed, each once."""
         return list(dict.fromkeys(call["file"] for call in self.calls() if "changed" in call))
 
+    def is_unchanged(self) -> bool:
+        """Tell whether neither a tool changed a file nor a command that does such things ran."""
+        commands = " ".join(c["args"]["command"] for c in self.calls() if "exit_code" in c)
+        return not (self.changed() or re.search(r"\b(rm|mv|mkdir|git)\b", commands))
+
     def since_change(self) -> list[Event]:
-        """Return the turn's calls from its last change on; all, if there was none."""
+        """Return the turn's calls from the last that changed files, or may have, as a command."""
         calls = self.calls()
-        return calls[max((i for i, call in enumerate(calls) if "changed" in call), default=0) :]
+        changes = [i for i, c in enumerate(calls) if "changed" in c or c["name"] == "run_shell"]
+        return calls[changes[-1] if changes else 0 :]
 
     def is_repeated(self, call: Call) -> bool:
         """Tell whether this very call was made in this turn, with nothing changed since."""
@@ -314,8 +319,7 @@ GIT_ENVIRONMENT = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", 
 
 
 def find_repository(root: Path) -> Path | None:
-    """Return the folder around the workspace that holds its `.git`, None if there is none."""
-    # A link or a file is none: it may lead to any repository on this machine.
+    """Return the folder around the workspace with a `.git`, None if that is a link or a file."""
     folder = next((p for p in (root, *root.parents) if os.path.lexists(p / ".git")), root)
     git_dir = folder / ".git"
     return folder if git_dir.is_dir() and not git_dir.is_symlink() else None
@@ -330,8 +334,8 @@ def git(root: Path, *args: str) -> str:
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         return subprocess.run(
             ["git", *GIT_OPTIONS.split(), *place, *args], cwd=root, check=True,
-            env=os.environ | GIT_ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True,
-            timeout=5,
+            env=os.environ | GIT_ENVIRONMENT | {"GIT_ALLOW_PROTOCOL": "none"},  # it may fetch
+            stdin=subprocess.DEVNULL, capture_output=True, timeout=5,
         ).stdout.decode("utf-8", "replace")  # fmt: skip
     return ""
 
@@ -339,11 +343,12 @@ def git(root: Path, *args: str) -> str:
 def list_workspace(root: Path) -> list[str]:
     """Return the paths of the workspace's files, sorted, without clutter and what git ignores."""
     listed = git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    paths = [path for path in set(listed.split("\0")) if os.path.isfile(root / path)]
+    paths = listed.split("\0")
     for folder, folders, names in os.walk(root) if not listed else []:
         folders[:] = sorted(set(folders) - CLUTTER - PROTECTED)
         paths += [Path(folder, name).relative_to(root).as_posix() for name in names]
-    return sorted(path for path in paths if (CLUTTER | PROTECTED).isdisjoint(path.split("/")))
+    kept = {path for path in paths if (CLUTTER | PROTECTED).isdisjoint(path.split("/"))}
+    return sorted(path for path in kept if os.path.isfile(root / path))
 
 
 @dataclass
@@ -381,9 +386,8 @@ class WorkspaceContext:
         return made
 
     def text(self) -> str:
-        """Return the snapshot as it stands in the prompt."""
+        """Return the snapshot as it stands in the prompt, counted, as small models can't count."""
         shown = sorted(sorted(self.files, key=lambda path: path.count("/"))[:SHOWN_FILES])
-        # Small models can't count, and are asked to: so what can be counted is.
         kinds = Counter(Path(path).suffix or "other" for path in self.files)
         counts = ", ".join(f"{count} {kind} files" for kind, count in kinds.most_common(6))
         lines = [f"The project has {counts or 'no files yet'}:", *map(visible, shown)]
@@ -464,13 +468,13 @@ def as_listing(path: str, text: str) -> str:
 
 
 def event_text(event: Event) -> str:
-    """Return an event as the model reads it, the same way for ever; "" for a slip."""
+    """Return an event as the model reads it, the same way for ever."""
     role, content = event["role"], defused(event["content"])
     if role == "tool" and not event.get("attached"):
         call = defused(render(Call(event["name"], event["args"])))
         return f"\n{STEP}\n{call}\n{RESULT}\n{content}\n"
     asked, said = f"\n{REQUEST} {content}\n", f"\n{ANSWER}\n{content}\n"
-    return {"user": asked, "assistant": said, "tool": f"\n{content}\n", "slip": ""}[role]
+    return {"user": asked, "assistant": said, "tool": f"\n{content}\n"}[role]
 
 
 def attach_files(agent: MiniAgent) -> None:
@@ -478,8 +482,8 @@ def attach_files(agent: MiniAgent) -> None:
     view, shown = View(agent), agent.history_text()
     for path in [p for p in view.absent() if f"@{p}" in view.request or f'@"{p}"' in view.request]:
         agent.tell("notice", f"there is no file {path} to attach")
-    sizes, names = {path: os.path.getsize(agent.root / path) for path in view.files}, view.names()
-    wanted = list(sizes)
+    sizes = {path: os.path.getsize(agent.root / path) for path in view.files}
+    names, wanted = view.identifiers(), list(sizes)
     if sum(sizes.values()) > SMALL_WORKSPACE:
         defining = [p for p in view.files[:1_000] if names and view.defined(p) & set(names)]
         named = dict.fromkeys(view.named() + defining)
@@ -497,9 +501,9 @@ def attach_files(agent: MiniAgent) -> None:
 # ways to write one, and each that is not understood costs the task:
 #     above the block                            is read as
 #     a path: bare, **x**, `x`:, ### x, 1. `x`   that file
-#     something else                             the one file in view of which half stands in the
-#                                                block, or the one new file that was asked for
-#     something else, the block is shell         an illustration
+#     something else                             the one file in view of which it holds half, or all
+#                                                that it defines; or the one new file asked for
+#     something else, and it is shell, or quotes an illustration
 # INVARIANT: a risky call that breaks off is not run: its end is the fence or the closing element.
 # INVARIANT: a call inside of something else is not run: in thinking, in a file, in a quotation.
 # (What was wrapped as a whole is no quotation: a <tool> as all of a block, a listing in <final>.)
@@ -540,9 +544,9 @@ class View:
         return list_workspace(self.root)
 
     def text(self, path: str) -> str:
-        """Return a file's text; "" if there is none."""
+        """Return a file's text, its line ends as LF; "" if there is none."""
         with contextlib.suppress(ToolError):
-            return read_text(self.agent.path(path))
+            return read_text(self.agent.path(path)).replace("\r\n", "\n")
         return ""
 
     def nearest(self, path: str) -> str:
@@ -568,7 +572,7 @@ class View:
         """Return the files that the request names and that are not there."""
         return [path for path in self.named() if not os.path.exists(self.root / path)]
 
-    def names(self) -> list[str]:
+    def identifiers(self) -> list[str]:
         """Return the names that look like code in the request, and in how its check failed."""
         text = "\n".join([self.request, *(event["content"] for event in self.agent.turn.calls())])
         return sorted(set(re.findall(r"\b\w+(?=\()|\b\w*[a-z]_\w+|\b\w+[a-z][A-Z]\w*", text)))
@@ -608,7 +612,6 @@ def written_files(blocks: Sequence[Block], view: View) -> list[Call]:
         path, content = call.args["path"], call.args["content"]
         is_file = content and content.rstrip() == view.text(path).rstrip()
         if PLACEHOLDER not in content and not is_file:  # or it only quotes: our example, the file
-            calls.pop(path, None)
             calls[path] = call
     return list(calls.values())
 
@@ -648,14 +651,15 @@ def head_of(line: str) -> str:
     """Return `calc.py` of "### **`calc.py`**:" and its like, "" of a line with more words."""
     decoration = r"(?i)^[\s#>*`-]*(\d+\.)?[\s*`]*((new |updated )?file(name)?:)?[\s*`]*|[\s*`:]+$"
     head = re.sub(decoration, "", line)
-    return head if re.fullmatch(r"[\w.$@+/\\-]+", head) else ""
+    return head if re.fullmatch(r"[\w.$@+/\\()\[\]-]+", head) else ""
 
 
 def block_call(above: str, language: str, text: str, view: View) -> Call | None:
     """Return the call that a code block is, None for an illustration."""
     head, likely = head_of(above), list[str]()
-    if head and view.is_path(head):
-        likely = [view.nearest(head)]
+    if head and view.is_path(head) and language not in ("diff", "patch"):
+        near = view.nearest(head)
+        likely = [near if view.is_half(near, text) else head]
     elif text.strip() and language.lower() not in SHELLS:
         if any(f"{text.strip()}\n" in view.text(file) for file in view.seen):
             return None  # it quotes
@@ -673,13 +677,15 @@ def read_call(text: str) -> Call:
     name = next(iter(re.findall(r"<tool\b[^\w>]*(?:name\s*=)?[\"' ]*(\w+)", text)), "")
     if name not in TOOLS:
         raise ToolError(f"there is no tool {name!r}; the tools are {', '.join(TOOLS)}")
-    spec, (head, _, body) = TOOLS[name], text.partition("</tool>")[0].partition(">")
+    spec, text = TOOLS[name], text.partition("</tool>")[0]
+    head = re.findall(r'^(?:"[^"]*"|[^">])*', text)[0]  # a > in quotes does not end it
+    body = text[len(head) + 1 :]
     given = dict(re.findall(r'(\w+)\s*=\s*"([^"]*)"', head))
     given |= dict(re.findall(r"(?s)<(\w+)>(?:[ \t]*\n)?(.*?)</\1>", body))
     args = {key: value for key, value in given.items() if key in spec.params}
     is_bare = not body.lstrip().startswith(tuple(f"<{name}>" for name in spec.params))
     if spec.bare and spec.bare not in args and is_bare and body.strip():
-        args[spec.bare] = re.sub(r"(?s)^(`+)(.*)\1$", r"\2", body.strip())
+        args[spec.bare] = re.sub(r"(?s)^(`+)(?:\w*\n)?(.*?)\s*\1$", r"\2", body.strip())
     spec.validate(args)
     return Call(spec.name, args)
 
@@ -792,7 +798,7 @@ def find(agent: MiniAgent, raw: str, folder: bool = False) -> tuple[str, Path]:
 
 @Tool('<tool name="read_file">{file}</tool>')
 def read_file(agent: MiniAgent, path: str, start: int = 1, only: str = "") -> tuple[str, Event]:
-    """Show a file as it is; of a long one the definitions in `only`, or some lines from `start`."""
+    """Show a file from a line on; for `attach_files`, of a long one the definitions in `only`."""
     name, real = find(agent, path)
     text = read_text(real)
     lines, first = text.splitlines(keepends=True), max(int(start), 1)
@@ -852,13 +858,11 @@ def list_files(agent: MiniAgent, path: str = ".") -> str:
 def write_file(agent: MiniAgent, path: str, content: str) -> Iterator[Any]:
     """Write a whole file: what a listing is."""
     view = View(agent)
-    real = agent.path(view.nearest(path))
     after = content.replace("\r\n", "\n").rstrip() + "\n" if content.strip() else ""
-    before = view.text(view.nearest(path))
+    before = view.text(path)
     if lost_names(agent, before, after) and not re.search("(?i)remov|delet", view.request):
-        after = merge(before.replace("\r\n", "\n"), after) or after
-    after = after.replace("\n", "\r\n") if "\r\n" in before else after
-    yield from change_file(agent, real, after, "wrote")
+        after = merge(before, after) or after
+    yield from change_file(agent, agent.path(path), after, "wrote")
 
 
 def definitions(text: str) -> list[tuple[str, str]]:
@@ -916,12 +920,14 @@ def change_file(agent: MiniAgent, real: Path, after: str, verb: str) -> Iterator
     name = real.relative_to(agent.root).as_posix()
     before = read_text(real) if real.exists() else ""
     old = real.read_bytes() if real.exists() else None
+    if "\r\n" in before and "\r\n" not in after:
+        after = after.replace("\n", "\r\n")
     if before == after and old is not None:
         raise ToolError(f"{name} has exactly this text already; nothing was changed")
     guard(agent, name, before, after)
     texts = before.splitlines(), after.splitlines()
     diff = list(difflib.unified_diff(*texts, name, name, lineterm="", n=2))
-    yield "\n".join(diff) or f"{name}: a new empty file"
+    yield "\n".join(diff) or f"{name}: {'only line ends change' if old else 'a new empty file'}"
     if old != (real.read_bytes() if real.exists() else None):
         raise ToolError(f"{name} was changed in the meantime; read it again")
     new = after.encode(encoding_of(old or b""), "replace")
@@ -970,21 +976,19 @@ def lost_names(agent: MiniAgent, before: str, after: str) -> list[str]:
     old, new, request = DEFINED.findall(before), DEFINED.findall(after), agent.turn.request
     gone = Counter(old) - Counter(new + re.findall(r"import (\w+)", after))
     told = request if re.search("(?i)remov|delet|renam|mov", request) else ""
-    lost = [name for name in gone if f"{name}(" in after or name not in told]
+    lost = [name for name in gone if re.search(rf"\b{name}\(", after) or name not in told]
     return lost if len(new) < len(old) or set(new) & set(old) else []
 
 
 def guard(agent: MiniAgent, name: str, before: str, after: str) -> None:
     """Raise ToolError at a write that looks like a mistake, once for each file and request."""
-    turn, why = agent.turn, ""
-    gone = [line for line in before.splitlines() if line.strip() and line not in after.splitlines()]
+    turn, why, kept = agent.turn, "", set(after.splitlines())
+    gone = [line for line in before.splitlines() if line.strip() and line not in kept]
     is_fix = re.search(r"(?i)\b(fix|bug|fail)", turn.request) and f"in {name}" not in turn.request
     is_test = re.search(r"(^|/)test_|[._]test\.", name)
     asks_for_tests = re.search(r"(?i)\b(write|add)\b.* tests?\b", turn.request)
     lost = lost_names(agent, before, after)
     is_most = len(gone) >= 4 and not View(agent).is_half(name, after)
-    # What is still called, or most of a long file, can't be meant to go: no second try either.
-    is_broken = any(f"{name}(" in after for name in lost) or (is_most and len(gone) > LONG_FILE)
     if not turn.wants_change():
         why = "the request is a question. Answer it."
     elif before and is_fix and is_test:
@@ -994,19 +998,21 @@ def guard(agent: MiniAgent, name: str, before: str, after: str) -> None:
     elif is_most or lost:
         why = f"it would remove {len(gone)} lines of {name}. These, too:\n" + "\n".join(gone[:8])
         why += "\nWrite the complete new text of the file, with everything that stays."
-    if why and (is_broken or name not in turn.warned):
+    # What is still called, or most of a long file, can't be meant to go: no second try for that.
+    is_sure = any(re.search(rf"\b{lost_name}\(", after) for lost_name in lost)
+    if why and (is_sure or (is_most and len(gone) > LONG_FILE) or name not in turn.warned):
         turn.warned.add(name)
         raise ToolError(f"{GUARDED}, since {why}")
 
 
 SECRET = re.compile(r"(?i)TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIAL")  # names of variables
-NOISE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\n]*\r(?!\n)")  # colours, what was overwritten
+NOISE = re.compile(r"(?m)^[^\n]*\r(?!\n)|\x1b\[[0-9;?]*[A-Za-z]")  # overwritten, colours
 
 
 @Tool('<tool name="run_shell">a shell command</tool>')
 def run_shell(agent: MiniAgent, command: str, timeout: int = 60) -> Iterator[Any]:
     """Run a command without terminal, input and secret variables, for `timeout` seconds at most."""
-    seconds = int(timeout)
+    seconds = min(int(timeout), 600)
     yield visible(command, "\n")
     env = {name: value for name, value in os.environ.items() if not SECRET.search(name)}
     env |= {"GIT_EDITOR": "false", "EDITOR": "false", "PAGER": "cat", "GIT_TERMINAL_PROMPT": "0"}
@@ -1077,7 +1083,7 @@ def check_command(agent: MiniAgent) -> str:
 
 # ---- 3d. The gate ----
 # Looking is free in the workspace. Every command is asked about: a list of harmless ones can be got
-# round. What is not allowed is an error for the model, with the human's own words.
+# round. "Always" means this very command, or this tool for files. A no is an error for the model.
 
 
 def run_call(agent: MiniAgent, call: Call, check: bool = False) -> Event:
@@ -1103,8 +1109,8 @@ def pass_gate(agent: MiniAgent, tool: Tool, call: Call, check: bool) -> Any:
     denied = f"{DENIED} for {tool.name}: "
     if agent.read_only or agent.plan or agent.approval_policy not in ("ask", "auto"):
         raise ToolError(denied + "nothing may be changed now (plan mode, subagent, --approval)")
-    halves = tool.run(agent, **call.args)  # what it would do, and the doing
-    preview = next(halves)
+    doing = tool.run(agent, **call.args)  # first what it would do, then the doing
+    preview = next(doing)
     key = f"run_shell {call.args['command']}" if tool.name == "run_shell" else tool.name
     if agent.approval_policy == "ask" and key not in agent.always:
         if agent.ask_human is None:
@@ -1116,7 +1122,7 @@ def pass_gate(agent: MiniAgent, tool: Tool, call: Call, check: bool) -> Any:
         elif answer.lower() not in ("y", "yes"):
             raise ToolError(denied + (answer or "the user says no"))
     agent.tell("run", call.name)
-    return next(halves)
+    return next(doing)
 
 
 # -- 4. Context reduction --------------------------------------------------------------------------
@@ -1140,7 +1146,6 @@ def fit_prompt(agent: MiniAgent, room: int) -> str:
     tail = plan + (agent.turn.notice or text)
     tail = f"\n{tail}\n" if tail else ""
     prompt = agent.prefix + agent.history_text() + tail
-    # First what came before this request is folded; if need be, all but the newest event.
     for fold in (agent.turn.first, len(session["history"]) - 1):
         size = count_tokens(agent, prompt)
         if size > window - min(room, window // 4) and fold > session.get("fold", 0):
@@ -1152,8 +1157,8 @@ def fit_prompt(agent: MiniAgent, room: int) -> str:
 
 def folded_text(events: Sequence[Event]) -> str:
     """Return what the prompt still says of folded events: memory, a line each, the request."""
-    lines = [brief(event) for event in events[-40:] if event["role"] != "slip"]
-    told = defused("\n".join([f"{len(events)} events:", memory_text(events), *lines]))
+    lines = [f"{len(events)} events:", memory_text(events), *map(brief, events[-40:])]
+    told = defused("\n".join(lines))
     talk = [event for event in events if event["role"] in ("user", "assistant")][-1:]
     request = "".join(event_text(event) for event in talk if event["role"] == "user")
     return f"\nWhat was done before, in brief, {told}\n{request}" if events else ""
@@ -1161,7 +1166,7 @@ def folded_text(events: Sequence[Event]) -> str:
 
 # -- 5. Sessions, memory, undo ---------------------------------------------------------------------
 # A session is one JSON file, written in one step after every event, so a crash loses nothing that
-# was said. What could change files, as undo does, is never read from the disk.
+# was said. Undo is not read from the disk, as it changes files; it can't undo what commands did.
 
 
 def new_session(root: Path) -> dict[str, Any]:
@@ -1219,8 +1224,7 @@ class SessionStore:
         """Return a session; raise RuntimeError that says what is wrong with its file."""
         path = self.path((self.latest() or "latest") if session_id == "latest" else session_id)
         if not path.exists():
-            known = ", ".join(self.ids()[-5:]) or "none"
-            raise RuntimeError(f"There is no session {session_id}; there are: {known}.")
+            raise RuntimeError(f"No session {session_id}; there are: {', '.join(self.ids()[-5:])}.")
         try:
             session: dict[str, Any] = json.loads(read_text(path))
             history, fold = session["history"], session.get("fold", 0)
@@ -1233,8 +1237,7 @@ class SessionStore:
 
     def ids(self) -> list[str]:
         """Return the ids of all sessions, the oldest first."""
-        files = sorted(self.root.glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
-        return [file.stem for file in files]
+        return [file.stem for file in sorted(self.root.glob("*.json"), key=os.path.getmtime)]
 
     def latest(self) -> str | None:
         """Return the id of the session that was saved last, None if there is none."""
@@ -1249,12 +1252,11 @@ def undo_request(agent: MiniAgent) -> str:
     asked = next((event["content"] for event in history[first:] if event["role"] == "user"), "")
     lines = [f"Took back: {one_line(asked, 60)}", *([] if changes else ["no file was changed"])]
     for path, (old, new) in changes.items():
-        is_ours = path.is_file() and path.read_bytes() == new
-        said = "removed" if old is None else "put back"
-        if is_ours:
+        said = "was changed since, and stays as it is"
+        if path.is_file() and path.read_bytes() == new:
             replace_file(path, old) if old is not None else path.unlink()
-        name = path.relative_to(agent.root).as_posix()
-        lines.append(f"{name} {said if is_ours else 'was changed since, and stays as it is'}")
+            said = "removed" if old is None else "put back"
+        lines.append(f"{path.relative_to(agent.root).as_posix()} {said}")
     del history[first:]
     agent.session["fold"], agent.turn = min(agent.session.get("fold", 0), first), Turn(agent)
     if agent.session_store:
@@ -1276,9 +1278,9 @@ def delegate(agent: MiniAgent, task: str) -> str:
 
 
 # -- The model -------------------------------------------------------------------------------------
-# A model client is any object with `complete(prompt, max_new_tokens, stop=)` that returns a
-# text. The real one speaks Ollama's /api/generate (as its source, version 0.33, does) and turns
-# every fault into one sentence.
+# A model client is any object with `complete(prompt, max_new_tokens, stop=)` that returns a text.
+# The real one speaks Ollama's /api/generate (as its source, version 0.33, does), which puts the
+# prompt into the model's chat template as one message; each fault becomes one sentence.
 
 DEFAULT_HOST = "http://127.0.0.1:11434"
 # The default model is recurrent, its state can't be rolled back to any point: the server resumes
@@ -1468,8 +1470,7 @@ class Terminal:
             self.say(brief(what), "bold" if what["ok"] else "error")
             lines = what["content"].split("\n")[1:] if what.get("exit_code") else []
             for line in [line for line in lines if re.search(r"\w", line)][-6:]:
-                is_bad = re.search(r"(?i)error|fail", line)
-                self.say(f"    {line}", "error" if is_bad else "dim")
+                self.say(f"    {line}", "error" if re.search(r"(?i)error|fail", line) else "dim")
         elif kind == "run":
             self.watch(f"running {what}")
         else:
@@ -1503,11 +1504,11 @@ class Terminal:
             counts = [c["changed"] for c in calls if "changed" in c and c["file"] == file]
             parts.append("changed {} (+{} -{})".format(file, *map(sum, zip(*counts))))
         for call in {c["args"]["command"]: c for c in calls if "exit_code" in c}.values():
-            verdict = "passes" if call["ok"] else "fails"
-            parts.append(f"ran {one_line(call['args']['command'], 40)}: {verdict}")
+            command = one_line(call["args"]["command"], 40)
+            parts.append(f"ran {command}: {'passes' if call['ok'] else 'fails'}")
         is_checked = any("exit_code" in call for call in turn.since_change())
         parts += ["not checked"] if turn.changed() and not is_checked else []
-        parts += [] if turn.changed() else ["nothing changed"]
+        parts += ["nothing changed"] if turn.is_unchanged() else []
         parts += ["/undo"] if turn.changed() and self.can_undo else []
         parts += ["NOT DONE: the record contradicts it"] if turn.outcome == "contradicted" else []
         return " · ".join([*parts, "{} tokens in, {} out".format(*turn.tokens)])
@@ -1566,7 +1567,7 @@ class Terminal:
         while True:
             try:
                 request = self.read()
-                command = re.fullmatch(r"(/[a-z]+)(?: +(.*))?", request)
+                command = re.fullmatch(r"(?s)(/[a-z]+)(?: +(.*))?", request)
                 if request in ("exit", "quit", ":q", "/exit", "/quit", "/bye"):
                     return code
                 if command:
@@ -1660,8 +1661,7 @@ def start(args: argparse.Namespace) -> int:
         if request:
             return EXIT_CODES["error"]
     if not request:
-        welcome = build_welcome(agent, args.model, agent.model_client.host)
-        terminal.say(terminal.wrap(welcome))
+        terminal.say(terminal.wrap(build_welcome(agent, args.model, agent.model_client.host)))
         if args.resume:
             terminal.say(terminal.wrap(memory_text(agent.session["history"])))
         return terminal.converse()

@@ -1,7 +1,5 @@
 """The loop: doubts, the program's own check, slips, what the model is told and sent."""
 
-import re
-
 import pytest
 
 from conftest import DONE, FILES, commands, events, tail, write_files
@@ -54,7 +52,7 @@ def test_a_failure_to_the_end_is_said_together_with_what_was_changed(do, server)
 @pytest.mark.parametrize("request_, replies", [
     ("What does calc.py do?", ["It adds."]), ("Explain add.", ["It adds."]),
     ("Do the tests pass?", [shell("exit 1"), "<final>It adds.</final>"]),
-    ("Hello there", ["It adds."]),
+    ("Hello there", ["It adds."]), ("Can you explain how to add and set it?", ["It adds."]),
 ])  # fmt: skip
 def test_plain_text_is_an_answer_where_nothing_is_in_doubt(do, server, request_, replies):
     done = do(request_, *replies)
@@ -98,8 +96,7 @@ def test_a_change_is_checked_and_exit_0_is_enough(
     assert (done.code, done.out) == (0, "It is so.\n"), done.err
     assert len(server.prompts) == len(replies) + 1
     assert commands(repo) == [command] * (2 if command == GREP else 1)
-    said = rf"ran {re.escape(command)}(: passes|, exit 0)"
-    assert re.search(said, " ".join(done.err.split())) and "not checked" not in done.err
+    assert f"ran {command}: passes" in done.err and "not checked" not in done.err
 
 
 def test_a_check_that_fails_is_shown_to_the_model_and_the_work_goes_on(do, server, repo):
@@ -140,9 +137,8 @@ def test_a_program_is_not_changed_to_suit_a_new_test_that_fails(do, server, repo
     assert "not the program" in server.prompts[3] and (repo / "calc.py").read_text() == CALC
 
 
-def test_after_a_slip_the_model_is_asked_again_and_is_not_shown_it_again(do, server, repo):
+def test_after_a_slip_the_model_is_asked_again_and_is_not_shown_it_again(do, server):
     do("What is add?", SLIP, LOOK, LOOK, DONE)
-    assert [event["content"] for event in events(repo, "slip")] == [SLIP.removesuffix("</tool>")]
     assert not any("MARKER" in prompt for prompt in server.prompts)
     assert ["launch_rocket" in prompt for prompt in server.prompts] == [False, True, False, False]
 
@@ -156,11 +152,11 @@ def test_three_slips_in_a_row_end_the_request(do, server, name):
     assert "larger model" in done.out and "nothing changed" in done.err
 
 
-def test_a_good_step_between_slips_forgives_them(do, repo):
+def test_a_good_step_between_slips_forgives_them(do):
     steps = [f'<tool name="search">add{n}</tool>' for n in range(4)]
     replies = [reply for step in steps for reply in (SLIP, SLIP, step)]
-    assert do("What is add?", *replies, flags=("--max-steps", "9")).code == 0
-    assert len(events(repo, "slip")) == 8
+    done = do("What is add?", *replies, flags=("--max-steps", "9"))
+    assert done.code == 0 and done.err.count("[to the model]") == 8
 
 
 def test_a_repeated_call_is_not_run_and_the_model_is_told(do, server, repo):

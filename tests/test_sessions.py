@@ -61,7 +61,7 @@ def test_each_event_is_saved_before_the_model_is_asked_again_and_for_its_owner_a
 
     done = agent([look(write("a.txt")), look("<tool name='nope'>"), look(DONE)], *AUTO, "add a.txt")
     assert done.code == 0
-    assert saved == [["user"], ["user", "tool"], ["user", "tool", "slip"]]
+    assert saved == [["user"], ["user", "tool"], ["user", "tool"]]
     assert git("status", "--short", cwd=git_repo) == "?? a.txt\n"
 
 
@@ -81,7 +81,7 @@ def test_an_unknown_id_is_named_with_the_sessions_that_there_are(agent, server, 
     before = plant(repo, session()).read_bytes()
     done = agent([], f"--resume={wanted}", "hello?")
     assert (done.code, done.out) == (2, "") and "Traceback" not in done.err
-    words = "There is no session nope; there are: old." if wanted == "nope" else "no session id"
+    words = "No session nope; there are: old." if wanted == "nope" else "no session id"
     assert words in done.err and "\x1b" not in done.err and len(done.err.splitlines()) == 1
     assert server.requests == [] and [f.read_bytes() for f in folder(repo).iterdir()] == [before]
 

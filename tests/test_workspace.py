@@ -96,6 +96,12 @@ def git_link(repo, outside, program, git):
     (repo / ".git").symlink_to(outside / ".git")
 
 
+def fetch(repo, outside, program, git):
+    config("extensions.partialClone=o", "remote.o.promisor=true", "remote.o.url=ssh://h/r", "core.sshCommand={program}")(repo, outside, program, git)  # fmt: skip
+    head = git("rev-parse", "HEAD", cwd=repo).strip()
+    (repo / ".git/objects" / head[:2] / head[2:]).unlink()
+
+
 def links(repo, outside, program, git):
     for name in ("AGENTS.md", "README.md", "calc.py"):
         (repo / name).unlink()
@@ -121,7 +127,7 @@ HOSTILE: dict[str, Plant] = {
     "alias": config("alias.status=!{program}", "core.sshCommand={program}"),
     "worktree": config("core.worktree={outside}"),
     "hooks": hooks, "include": include, ".git as a file": git_file, ".git as a link": git_link,
-    "links": links, "pipes": pipes,
+    "links": links, "pipes": pipes, "a missing object": fetch,
 }  # fmt: skip
 
 
@@ -143,11 +149,7 @@ def test_a_hostile_folder_runs_nothing_and_brings_nothing_from_outside(
     env = {"GIT_CONFIG_GLOBAL": str(tmp_path / "global")}  # what git-lfs installs for its users
     (tmp_path / "global").write_text(f'[filter "lfs"]\n\tclean = {program}\n\trequired = true\n')
     started = time.monotonic()
-    looks = [
-        call("search", pattern="."),
-        call("list_files", path="."),
-        call("read_file", path="calc.py"),
-    ]
+    looks = [call("search", pattern="."), call("list_files"), call("read_file", path="calc.py")]
     done = agent([*looks, call("search", pattern="s", path="folder")], "What is calc.py?", env=env)
     assert time.monotonic() - started < 5 and "Traceback" not in done.err and done.out == "done\n"
     assert not canary.exists()
@@ -181,4 +183,5 @@ def test_tools_never_leave_the_workspace(make, repo, tmp_path):
             assert (told.startswith("error: ") or is_ours) and SECRET not in told, (name, raw, told)
     after = [path for path in tmp_path.rglob("*") if path.is_file() and ".mini-" not in str(path)]
     assert {path: path.read_bytes() for path in after} == before
+    assert make().ask("What is calc.py?")  # which lists the files: a dangling link is none
     assert stat.S_ISFIFO((repo / "pipe").lstat().st_mode)
