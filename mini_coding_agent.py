@@ -1688,7 +1688,7 @@ def run_demo() -> int:
     agent = build_agent(build_arg_parser().parse_args(["--cwd", str(folder)]))
     agent.model_client, terminal = FakeModelClient(DEMO_REPLIES), Terminal(agent)
     agent.ask_human = lambda what, preview: terminal.confirm(what, preview, "y")
-    terminal.say(f"A demo: the model is a script, which says y, too; all else is real, in\n{folder}")
+    terminal.say(f"A demo: the model is a script, which says y, too; all else is real:\n{folder}")
     terminal.say(f"\n> {DEMO_REQUEST}", "bold")
     code = terminal.work(DEMO_REQUEST)
     line = f'python {sys.argv[0]} --cwd {folder} --resume latest "explain greet.py"'
