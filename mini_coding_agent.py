@@ -984,14 +984,14 @@ def guard(agent: MiniAgent, name: str, before: str, after: str) -> None:
     """Raise ToolError at a write that looks like a mistake, once for each file and request."""
     turn, why, kept = agent.turn, "", set(after.splitlines())
     gone = [line for line in before.splitlines() if line.strip() and line not in kept]
-    is_fix = re.search(r"(?i)\b(fix|bug|fail)", turn.request) and f"in {name}" not in turn.request
+    is_fix = re.search(r"(?i)\b(fix|bug|fail)", turn.request)
     is_test = re.search(r"(^|/)test_|[._]test\.", name)
-    asks_for_tests = re.search(r"(?i)\b(write|add)\b.* tests?\b", turn.request)
+    asks_for_tests = re.search(r"(?i)\b(write|add)( \w+){,3} tests?\b", turn.request) and not is_fix
     lost = lost_names(agent, before, after)
     is_most = len(gone) >= 4 and not View(agent).is_half(name, after)
     if not turn.wants_change():
         why = "the request is a question. Answer it."
-    elif before and is_fix and is_test:
+    elif before and is_fix and is_test and f"in {name}" not in turn.request:
         why = "the tests say what is right. Change the program, not the tests."
     elif before and asks_for_tests and not is_test and turn.has_failed():
         why = "the request asks for tests. If one fails, correct the test, not the program."
@@ -1115,7 +1115,7 @@ def pass_gate(agent: MiniAgent, tool: Tool, call: Call, check: bool) -> Any:
     if agent.approval_policy == "ask" and key not in agent.always:
         if agent.ask_human is None:
             raise ToolError(denied + "nobody can be asked (see --approval)")
-        what = 'A check, to judge the work (a "no" holds for the session)' if check else tool.name
+        what = "To judge the work, run this? (a no holds for the session)" if check else tool.name
         answer = agent.ask_human(what, preview).strip()
         if answer.lower() in ("a", "always"):
             agent.always.add(key)
@@ -1283,8 +1283,7 @@ def delegate(agent: MiniAgent, task: str) -> str:
 # prompt into the model's chat template as one message; each fault becomes one sentence.
 
 DEFAULT_HOST = "http://127.0.0.1:11434"
-# The default model is recurrent, its state can't be rolled back to any point: the server resumes
-# NUM_BATCH tokens before the end of the last prompt. To change it, or num_ctx, reloads the model.
+# A recurrent model, as the default is, is resumed NUM_BATCH tokens before its last prompt's end.
 NUM_BATCH = 128
 FAULTS = [  # what a fault looks like, and what the human can do about it
     ("timed out", "Ollama was silent for {timeout:g} s. Loading a model and reading a long prompt"
@@ -1503,11 +1502,12 @@ class Terminal:
         for file in turn.changed():
             counts = [c["changed"] for c in calls if "changed" in c and c["file"] == file]
             parts.append("changed {} (+{} -{})".format(file, *map(sum, zip(*counts))))
+        is_checked = any("exit_code" in call for call in turn.since_change())
+        when = " before the change" if turn.changed() and not is_checked else ""
         for call in {c["args"]["command"]: c for c in calls if "exit_code" in c}.values():
             command = one_line(call["args"]["command"], 40)
-            parts.append(f"ran {command}: {'passes' if call['ok'] else 'fails'}")
-        is_checked = any("exit_code" in call for call in turn.since_change())
-        parts += ["not checked"] if turn.changed() and not is_checked else []
+            parts.append(f"ran {command}: {'passes' if call['ok'] else 'fails'}{when}")
+        parts += ["not checked"] if when else []
         parts += ["nothing changed"] if turn.is_unchanged() else []
         parts += ["/undo"] if turn.changed() and self.can_undo else []
         parts += ["NOT DONE: the record contradicts it"] if turn.outcome == "contradicted" else []
@@ -1660,10 +1660,10 @@ def start(args: argparse.Namespace) -> int:
         terminal.say(terminal.wrap(str(fault)), "error")
         if request:
             return EXIT_CODES["error"]
+    if args.resume:
+        terminal.say(terminal.wrap(f"Resumed.\n{memory_text(agent.session['history'])}"), "dim")
     if not request:
         terminal.say(terminal.wrap(build_welcome(agent, args.model, agent.model_client.host)))
-        if args.resume:
-            terminal.say(terminal.wrap(memory_text(agent.session["history"])))
         return terminal.converse()
     if not sys.stdin.isatty() and (data := sys.stdin.read()):
         if len(data) > 20_000:

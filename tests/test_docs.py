@@ -78,7 +78,7 @@ def test_the_example_is_what_the_program_makes_of_the_recorded_replies(run_here,
     flags = ("--cwd", folder, "--host", server.url)
     done = run_here(*flags, stdin=f"{request}\n" + "y\n" * session.count("Allow?"))
     assert done.code == 0 and "This should fix the test failures" in done.out
-    marks = r"[*@+-]|\w+:$|A check|Allow"
+    marks = r"[*@+-]|\w+:$|To judge|Allow"
     told = [line for line in session.splitlines()[1:] if re.match(marks, line)]
     shown, at = done.err.splitlines(), 0
     for line in told:
