@@ -67,7 +67,7 @@ class ToolError(ValueError):
 MAX_SLIPS = 3
 FORMS = "Use one of the forms above: a path with a code block below it, or a <tool> call."
 NEXT = """\
-If the request is fulfilled now, answer in the form <final>what you did or found out, in your own \
+If the request is fulfilled now, answer in the form <final>your answer to the user, in your own \
 words</final>. If not, do what is missing, in one of the forms above."""
 AGAIN = "The last call failed. Correct it, in one of the forms above."
 NOTHING = """\
