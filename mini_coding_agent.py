@@ -1477,10 +1477,10 @@ class Terminal:
 
     def confirm(self, what: str, preview: str, answer: str = "") -> str:
         """Show what a call would do; return the human's answer, or the one given as if theirs."""
+        self.pasted()  # what was typed before the question is no answer to it
         self.say(f"\n{what}:", "bold")
         self.say(clip(preview, 20_000))
         self.say("Allow? [y]es, [a]lways, or a reason why not: ", "bold", end="")
-        self.pasted()  # what was typed before the question is no answer to it
         answer = answer or str(sys.stdin.readline())
         if not answer:  # Ctrl-D
             raise KeyboardInterrupt
@@ -1510,7 +1510,7 @@ class Terminal:
         parts += ["not checked"] if when else []
         parts += ["nothing changed"] if turn.is_unchanged() else []
         parts += ["/undo"] if turn.changed() and self.can_undo else []
-        parts += ["NOT DONE: the record contradicts it"] if turn.outcome == "contradicted" else []
+        parts += ["NOT DONE: the record says otherwise"] if turn.outcome == "contradicted" else []
         return " · ".join([*parts, "{} tokens in, {} out".format(*turn.tokens)])
 
     def work(self, request: str) -> int:
