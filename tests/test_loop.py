@@ -20,7 +20,7 @@ DOUBTED = [
     ("Fix add in calc.py.", [write("calc.py", CALC), NEW], "Nothing was changed yet"),
     ("Fix add.", ['<tool name="read_file">no.py</tool>', DONE, NEW], "last call failed"),
     ("Fix add.", [shell("grep 'b + a' *.py"), DONE, NEW], "last call failed"),
-    ("What is calc.py?", ["<final>your answer to the user, in your own words</final>", IT_IS], "one of the forms"),
+    ("What is calc.py?", ["<final>your answer to the user</final>", IT_IS], "one of the forms"),
     ("Fix add in calc.py, ok?", [DONE, NEW], "Nothing was changed yet"),
 ]
 
