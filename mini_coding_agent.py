@@ -520,7 +520,7 @@ SUFFIX = re.compile(
     r"\w\.(pyi?|[cm]?jsx?|tsx?|json|md|rst|txt|toml|ya?ml|ini|cfg|conf|html?|css|sh|sql|csv|xml|go"
     r"|rs|java|kt|rb|php|[ch]|cc|[ch]pp|cs|swift)$|(^|/)(Makefile|Dockerfile|\.gitignore|\.env)$"
 )
-SHELLS = "sh bash shell console zsh cmd bat powershell".split()
+NO_FILES = "sh bash shell console zsh cmd bat powershell diff patch".split()  # a block's language
 Block = tuple[str, str, str]  # the line above it, its language, its text
 FENCE = re.compile(r"([ \t]*)(`{3,}|~{3,})[ \t]*([^`\n]*?)\s*")
 OPENING = re.compile(r"(?<![`\"'\w])(<tool\b|<final>)")
@@ -656,15 +656,15 @@ def head_of(line: str) -> str:
 
 def block_call(above: str, language: str, text: str, view: View) -> Call | None:
     """Return the call that a code block is, None for an illustration."""
-    head, likely = head_of(above), list[str]()
+    head, likely, names = head_of(above), list[str](), set(DEFINED.findall(text))
     if head and view.is_path(head) and language not in ("diff", "patch"):
         near = view.nearest(head)
-        likely = [near if view.is_half(near, text) else head]
-    elif text.strip() and language.lower() not in SHELLS:
+        is_near = view.is_half(near, text) or ("/" not in head and names & view.defined(near))
+        likely = [near if is_near else head]
+    elif text.strip() and language.lower() not in NO_FILES:
         if any(f"{text.strip()}\n" in view.text(file) for file in view.seen):
             return None  # it quotes
         halves = [file for file in view.seen if view.is_half(file, text)]
-        names = set(DEFINED.findall(text))
         same = [file for file in view.seen if names and names <= view.defined(file)]
         new = view.absent() if language and text.count("\n") > 1 else []
         likely = halves if len(halves) == 1 else same or new
