@@ -678,7 +678,7 @@ def read_call(text: str) -> Call:
     if name not in TOOLS:
         raise ToolError(f"there is no tool {name!r}; the tools are {', '.join(TOOLS)}")
     spec, text = TOOLS[name], text.partition("</tool>")[0]
-    head = re.findall(r'^(?:"[^"]*"|[^">])*', text)[0]  # a > in quotes does not end it
+    head = re.findall(r'^(?:"[^"]*"|[^>])*', text)[0]  # a > in quotes does not end it
     body = text[len(head) + 1 :]
     given = dict(re.findall(r'(\w+)\s*=\s*"([^"]*)"', head))
     given |= dict(re.findall(r"(?s)<(\w+)>(?:[ \t]*\n)?(.*?)</\1>", body))
