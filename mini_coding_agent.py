@@ -287,7 +287,7 @@ class Turn:
     def is_unchanged(self) -> bool:
         """Tell whether neither a tool changed a file nor a command that does such things ran."""
         commands = " ".join(c["args"]["command"] for c in self.calls() if "exit_code" in c)
-        return not (self.changed() or re.search(r"\b(rm|mv|mkdir|git)\b", commands))
+        return not (self.changed() or re.search(r"\b(rm|mv|mkdir|commit|checkout)\b", commands))
 
     def since_change(self) -> list[Event]:
         """Return the turn's calls from the last that changed files, or may have, as a command."""
