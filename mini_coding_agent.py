@@ -1284,7 +1284,7 @@ def delegate(agent: MiniAgent, task: str) -> str:
 
 DEFAULT_HOST = "http://127.0.0.1:11434"
 # A recurrent model, as the default is, is resumed NUM_BATCH tokens before its last prompt's end.
-NUM_BATCH = 128
+NUM_BATCH = 96
 FAULTS = [  # what a fault looks like, and what the human can do about it
     ("timed out", "Ollama was silent for {timeout:g} s. Loading a model and reading a long prompt"
      " take minutes on a slow machine: raise --ollama-timeout."),
