@@ -242,5 +242,5 @@ def test_every_model_call_has_the_options_that_the_server_needs(do, server):
         body, options = generation.request.body, generation.request.options
         assert (body["truncate"], body["think"], body["stream"]) == (False, False, True)
         assert {"</tool>", "</final>"} < {*options["stop"]}
-        wanted = {"num_ctx": 9000, "num_batch": 128, "presence_penalty": 0, "top_p": 0.5}
+        wanted = {"num_ctx": 9000, "num_batch": 96, "presence_penalty": 0, "top_p": 0.5}
         assert {name: options[name] for name in wanted} == wanted
