@@ -290,9 +290,9 @@ class Turn:
         return not (self.changed() or re.search(r"\b(rm|mv|mkdir|commit|checkout)\b", commands))
 
     def since_change(self) -> list[Event]:
-        """Return the turn's calls from the last that changed files, or may have, as a command."""
+        """Return the turn's calls from the last that changed files, or a command that ran."""
         calls = self.calls()
-        changes = [i for i, c in enumerate(calls) if "changed" in c or c["name"] == "run_shell"]
+        changes = [i for i, call in enumerate(calls) if "changed" in call or "exit_code" in call]
         return calls[changes[-1] if changes else 0 :]
 
     def is_repeated(self, call: Call) -> bool:
