@@ -14,7 +14,7 @@ def test_the_demo_is_one_page_and_ends_with_a_command_that_goes_on(tmp_path, run
     assert len(shown.splitlines()) <= 60 and "the model is a script" in shown
     for words in ("-print('Hello, ' + nmae)", "+print('Hello, ' + name)", "Allow? [y]es"):
         assert words in shown
-    assert re.search(r"exit 1\b.*\n(.*\n)*.*NameError", shown) and "exit 0" in shown
+    assert re.search(r"exit code 1\b.*\n(.*\n)*.*NameError", shown) and "code 0" in shown
     (folder,) = (tmp_path / "tmp").iterdir()
     assert (folder / "greet.py").read_text().endswith("print('Hello, ' + name)\n")
     python, *args = shlex.split(done.err.splitlines()[-1])

@@ -1,7 +1,9 @@
 """The gate: what may happen unasked, what a question shows, how long an answer holds."""
 
 import json
+import os
 import re
+import shutil
 from typing import Any
 
 import pytest
@@ -113,3 +115,18 @@ def test_looking_asks_nobody(agent, repo):
     looks += [call("list_files", path="pkg")]
     done = agent(looks, "--approval", "never", "What is there?")
     assert done.code == 0 and "denied" not in done.err and done.err.count("* list_files pkg") == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
+@pytest.mark.parametrize("flags", [AUTO, ("--approval", "ask")])
+@pytest.mark.parametrize("has_path", [True, False])
+def test_auto_writes_only_here_or_says_so(run, server, repo, tmp_path, flags, has_path):
+    (tmp_path / "bin").mkdir()
+    for name in ("bash", "git"):
+        (tmp_path / "bin" / name).symlink_to(shutil.which(name))
+    env = {} if has_path else {"PATH": str(tmp_path / "bin")}
+    server.script([shell("echo 1 > ../out; echo 2 > in; echo 3 > $TMPDIR/in")], then=DONE)
+    done = run("--cwd", repo, "--host", server.url, *flags, stdin="Run it.\ny\n", env=env)
+    assert (repo / "in").exists() and (tmp_path / "tmp/in").exists()
+    escapes, is_told = (tmp_path / "out").exists(), "commands can do whatever you can" in done.err
+    assert is_told == (flags == AUTO and escapes) and (has_path or escapes)

@@ -105,7 +105,7 @@ def test_what_was_typed_before_the_question_does_not_answer_it(talk, repo):
 
 
 COMMANDS = {
-    "/help": ["/undo", "triple quotes", "@path"], "/memory": ["Task: Change calc.py."],
+    "/help": ["/undo", "pasted", "@path"], "/memory": ["Task: Change calc.py."],
     "/context": [" of 32768 tokens"], "/model": ["qwen3.5:4b"], "/session": ["20"],
     "/undo": ["Took back: Change calc.py.", "calc.py put back"], "/reset": ["20"],
     "/memory ": ["Task: -"], "/model nope": ["ollama pull nope"], "/nope": ["/help"],
@@ -157,18 +157,6 @@ def test_lines_pasted_as_a_reason_are_the_reason(talk, server, repo):
     assert server.prompts[-1].count("The request: ") == 1
 
 
-BLOCKS = {
-    '"""\none\n/exit\n\n  two\n"""': "one\n/exit\n\n  two", '"""one\ntwo"""': "one\ntwo",
-    "look at @calc.py": "look at @calc.py",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("typed", BLOCKS)
-def test_what_stands_between_triple_quotes_is_one_request(agent, server, typed):
-    assert agent([], stdin=f"{typed}\n/exit\n").code == 0
-    assert {*requests(server)} == {BLOCKS[typed]}
-
-
 EVIL = "\x1b]0;evil\x07\x1b[2J\u202eevil\u2066\x9b2J\r\b"
 
 
@@ -209,7 +197,7 @@ def test_a_missing_server_is_said_before_the_first_request(terminal, repo):
 SUMMARIES = {
     "a change and a command": (
         [write("calc.py", NEW), shell("true")], "Change calc.py.",
-        ["changed calc.py (+1 -1)", "ran true: passes", "tokens in"], ["not checked", "/undo"],
+        ["changed calc.py (+1 -1)", "ran true: exit code 0", "tokens in"], ["not checked", "/undo"],
     ),
     "a change that nothing judged": ([write("new.txt")], "Add new.txt.", ["not checked"], ["nothing"]),
     "nothing": ([], "What is in calc.py?", ["nothing changed"], ["NOT DONE", "/undo"]),
@@ -228,7 +216,7 @@ def test_standard_output_is_the_answer_alone_and_the_summary_is_the_record(agent
 
 def test_a_failed_command_shows_its_last_lines(agent):
     err = agent([shell("seq 50; exit 3")], *AUTO, "What does seq say?").err
-    assert "exit 3" in err and re.search(r"(?m)^ +49\n +50$", err) and not re.search(r"\b30\b", err)
+    assert "code 3" in err and re.search(r"(?m)^ +49\n +50$", err) and not re.search(r"\b30\b", err)
 
 
 def test_what_is_piped_in_beside_a_request_is_data_and_what_is_left_out_is_said(agent, server):
