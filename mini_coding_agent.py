@@ -63,7 +63,7 @@ class ToolError(ValueError):
 # is doubted; and whatever the model says, the human's summary is made from the record. A reply that
 # can't be read, or repeats what was done, is a slip; three in a row end the request.
 
-MAX_SLIPS = 3
+MAX_SLIPS, PIPED = 3, "\n\nStandard input:\n"
 FORMS = "Use one of the forms above: a path with a code block below it, or a <tool> call."
 NEXT = """\
 If the request is fulfilled now, answer in the form <final>your answer to the user, in your own \
@@ -73,7 +73,12 @@ NOTHING = """\
 Nothing was changed yet. Write the changed file now: its path, and below it its complete new text \
 in a code block."""
 CUT = "Your last reply was too long and was cut off. No explanations now, and one file at a time."
+# An order begins a sentence or follows "and" and its like; "find where we set it" is none.
+CLAUSE = r"(?i)\b(how|what|which|that|where|why|when|if|whether|who)\b[^.!?,;\n]*"
 VERBS = "fix|add|create|write|rename|change|replace|remove|delete|update|move|turn|set|make"
+VERBS += "|implement|refactor|rewrite|convert|extract|improve|simplify|correct|insert|combine"
+ORDER = rf"(?i)(^|[.!?,:;\n]\s*|\b(and|then|please|(can|could|would|will) (you|we))\s+)({VERBS})\b"
+QUESTION = r"(?i)^\W*(please )?(what|where|why|how|explain|describe|tell|run|list|show me)\b|\?\s*$"
 
 
 @dataclass
@@ -108,7 +113,7 @@ class MiniAgent:
         """Work on one request; return the answer, or why there is none. Raise RuntimeError."""
         self.turn = Turn(self, user_message)
         self.undo.append((self.turn.first, {}))
-        if re.search(r"(?i)\bfail", user_message) and self.turn.wants_change():
+        if re.search(r"(?i)\bfail", self.turn.asked) and self.turn.wants_change():
             self.turn.run_check()  # how it fails is worth more to the model than the files
         attach_files(self)
         self.record({"role": "user", "content": user_message})
@@ -146,8 +151,7 @@ class MiniAgent:
             raise ToolError(f"{raw} can't be followed") from None
         if (real != self.root and self.root not in real.parents) or real.is_symlink():  # a loop
             raise ToolError(f"path escapes workspace: {raw}")
-        parts = real.relative_to(self.root).parts
-        if any(part.casefold().rstrip(". ") in PROTECTED for part in parts):
+        if PROTECTED & {part.casefold().rstrip(". ") for part in real.relative_to(self.root).parts}:
             raise ToolError(f"{raw} belongs to git or to this program; it is not for the tools")
         return real
 
@@ -162,6 +166,7 @@ class Turn:
 
     def __init__(self, agent: MiniAgent, request: str = "") -> None:
         self.agent, self.request, self.started = agent, request, time.monotonic()
+        self.asked = request.partition(PIPED)[0]  # by the human; what is piped in may be anything
         self.first = len(agent.session["history"])  # the index of its first event
         self.steps = self.slips = 0  # slips: those in a row
         self.notice = ""  # stands in the tail of the next prompt
@@ -172,13 +177,15 @@ class Turn:
 
     def work(self) -> None:
         """Ask the model, and do what it says, until its answer is believed or a limit is met."""
-        while self.steps < self.agent.max_steps and self.slips < MAX_SLIPS:
+        while self.slips < MAX_SLIPS:
             raw = self.query()
             try:
                 reply = parse(raw, self.was_cut, View(self.agent))
             except ToolError as problem:  # the reply is not recorded, so not shown to the model
                 self.slip(CUT if self.was_cut else f"That did nothing: {problem}. {FORMS}")
                 continue
+            if isinstance(reply, list) and self.steps == self.agent.max_steps:
+                break  # only an answer may follow the last step
             if isinstance(reply, list):
                 self.run_calls(reply)
             elif self.believes(reply):
@@ -211,8 +218,7 @@ class Turn:
     def run_calls(self, calls: Sequence[Call]) -> None:
         """Run the calls of a reply in their order, up to the first that fails."""
         if all(self.is_repeated(call) for call in calls):
-            nothing_done = self.wants_change() and self.is_unchanged()
-            todo = AGAIN if self.has_failed() else NOTHING if nothing_done else NEXT
+            todo = self.doubt("") or NEXT
             self.slip(f"You did exactly this already; its result stands above. {todo}")
         else:
             for call in calls:
@@ -254,22 +260,23 @@ class Turn:
 
     def doubt(self, answer: str) -> str:
         """Return why the record contradicts an answer, as the model is told; "" if it does not."""
-        calls, request, wants_change = self.calls(), self.request.lower(), self.wants_change()
-        may_fail = calls and TOOLS[calls[-1]["name"]].risky and not wants_change
-        if self.has_failed() and not may_fail:  # "do the tests pass?" may get a no
+        wants_change = self.wants_change()
+        if self.has_failed() and (self.changed() or wants_change is not False):
             return "The last call failed, so the request is not fulfilled yet. Correct it."
-        if self.is_unchanged() and wants_change and re.search(rf"\b({VERBS}|should)\b", request):
+        if self.is_unchanged() and wants_change:
             return NOTHING
-        if not (calls or View(self.agent).seen or self.slips):
+        if not (self.calls() or View(self.agent).seen or self.slips):
             return f"You have not looked at anything yet. {FORMS}"
         return FORMS if len(answer) > 20 and answer in NEXT else ""  # it repeats what we said
 
-    def wants_change(self) -> bool:
-        """Tell whether the request asks for something to be done, so that words are not enough."""
-        said = re.sub(r"(?i)^\s*((can|could|would|will) you |please )*", "", self.request)
-        asks = r"(?i)^(what|which|where|why|how|who|explain|describe|summarize|tell me)\b|\?\s*$"
-        is_question = re.search(asks, said) and not re.match(rf"(?i)({VERBS})\b", said)
-        return not (self.agent.read_only or self.agent.plan or is_question)
+    def wants_change(self) -> bool | None:
+        """Tell whether the request orders a change (words are not enough) or not; None: unsure."""
+        rest = re.sub(CLAUSE, "", NAMED_COMMAND.sub("", self.asked))
+        if self.agent.read_only or self.agent.plan:
+            return False
+        if re.search(ORDER, rest) or re.search(QUESTION, self.asked):
+            return re.search(ORDER, rest) is not None
+        return True if re.search(r"\b(should|must|fails?)\b", rest) else None
 
     def calls(self) -> list[Event]:
         """Return the turn's calls with their results: the model's, checks, attached files."""
@@ -286,7 +293,8 @@ class Turn:
     def is_unchanged(self) -> bool:
         """Tell whether neither a tool changed a file nor a command that does such things ran."""
         commands = " ".join(c["args"]["command"] for c in self.calls() if "exit_code" in c)
-        return not (self.changed() or re.search(r"\b(rm|mv|mkdir|commit|checkout)\b", commands))
+        changes = r"\b(rm|mv|cp|mkdir|touch|tee|init|install|commit|checkout|switch)\b|sed -i|> ?\w"
+        return not (self.changed() or re.search(changes, commands))
 
     def since_change(self) -> list[Event]:
         """Return the turn's calls from the last that changed files, or a command that ran."""
@@ -297,8 +305,8 @@ class Turn:
     def is_repeated(self, call: Call) -> bool:
         """Tell whether this very call was made in this turn, with nothing changed since."""
         same = [e for e in self.since_change() if (e["name"], e["args"]) == (call.name, call.args)]
-        guarded = f"error: {GUARDED}"  # a second try is let through
-        return any(not event["content"].startswith(guarded) for event in same)
+        # What a guard refused is let through at the second try.
+        return any(not event["content"].startswith(f"error: {GUARDED}") for event in same)
 
 
 # -- 1. Live repo context --------------------------------------------------------------------------
@@ -378,10 +386,9 @@ class WorkspaceContext:
             made.branch = git(root, "symbolic-ref", "--short", "HEAD").strip() or "-"
             made.recent_commits = visible(git(root, "log", "-5", "--format=%s"), "\n").splitlines()
             names = git(root, "config", "--list", "--name-only", "--includes")
-            made.status = "left out, since this repository's git configuration names a program"
-            if names and not re.search(r"(?im)^(filter|lfs)\.", names):
-                changes = git(root, "status", "--short", "--ignore-submodules=all")
-                made.status = clip(visible(changes.rstrip(), "\n"), 800) or "clean"
+            safe = names and not re.search(r"(?im)^(filter|lfs)\.", names)  # or it runs a program
+            text = git(root, "status", "--short", "--ignore-submodules=all") if safe else "left out"
+            made.status = clip(visible(text.rstrip(), "\n"), 800) or "clean"
         return made
 
     def text(self) -> str:
@@ -484,9 +491,9 @@ def attach_files(agent: MiniAgent) -> None:
     sizes = {path: os.path.getsize(agent.root / path) for path in view.files}
     names, wanted = view.identifiers(), list(sizes)
     if sum(sizes.values()) > SMALL_WORKSPACE:
-        defining = [p for p in view.files[:1_000] if names and view.defined(p) & set(names)]
-        named = dict.fromkeys(view.named() + defining)
-        wanted = [path for path in named if 0 < sizes.get(path, 0) <= ATTACHED_FILE][:3]
+        fitting = [path for path, size in sizes.items() if 0 < size <= ATTACHED_FILE]
+        defining = [p for p in fitting[:1_000] if names and view.defined(p) & set(names)]
+        wanted = [p for p in dict.fromkeys(view.named() + defining) if p in fitting][:3]
     for path in wanted:
         event = run_call(agent, Call("read_file", {"path": path, "only": " ".join(names)}))
         if event["ok"] and defused(event["content"]) not in shown:
@@ -522,7 +529,7 @@ SUFFIX = re.compile(
 NO_FILES = "sh bash shell console zsh cmd bat powershell diff patch".split()  # a block's language
 Block = tuple[str, str, str]  # the line above it, its language, its text
 FENCE = re.compile(r"([ \t]*)(`{3,}|~{3,})[ \t]*([^`\n]*?)\s*")
-OPENING = re.compile(r"(?<![`\"'\w])(<tool\b|<final>)")
+OPENING = re.compile(r"(?<![`\"'\w])(<tool(?:_call)?\b|<final>)")
 DEFINED = re.compile(
     r"(?m)^[ \t]*(?:export |default |pub |public |private |static |async |abstract )*"
     r"(?:def|class|function|fn|func|struct|interface|enum) +(\w+)"
@@ -727,12 +734,10 @@ class Tool:
 
     def validate(self, args: dict[str, Any]) -> None:
         """Raise ToolError that says what is wrong with arguments, and shows the form."""
-        wrong = [f"{name} is unknown" for name in args if name not in self.params]
-        wrong += [f"{name} is missing" for name in self.required if name not in args]
+        wrong = [f"{name} is missing" for name in self.required if name not in args]
         if wrong:
             form = render(Call(self.name, dict.fromkeys(self.params, "...")))
-            said = f"invalid arguments for {self.name}: {'; '.join(wrong)}. The form is\n{form}"
-            raise ToolError(said)
+            raise ToolError(f"invalid arguments for {self.name}: {'; '.join(wrong)}. Form:\n{form}")
 
 
 # ---- 3c. The tools ----
@@ -744,6 +749,7 @@ PATCH_FORM = """
 <old_text>the lines to be replaced, exactly as they are</old_text>
 <new_text>the lines that stand there afterwards</new_text></tool>]"""
 DENIED, GUARDED = "approval denied", "nothing was written"
+REMOVES = r"(?i)remov|delet|renam|mov(e|ing)|replac|combin|inlin|rid of|split|merg"
 Changes = dict[Path, tuple[bytes | None, bytes]]  # what files were (None: not there), what they are
 
 
@@ -777,8 +783,7 @@ def encoding_of(data: bytes) -> str:
 def read_text(path: Path) -> str:
     """Return a file's text with its own line ends; raise ToolError if it is no readable text."""
     try:
-        is_regular = stat.S_ISREG(os.lstat(path).st_mode)  # reading a FIFO would wait for ever
-        data = path.read_bytes() if is_regular else b"\xff"
+        data = path.read_bytes() if stat.S_ISREG(os.lstat(path).st_mode) else b"\xff"  # a FIFO
         return data.decode(encoding_of(data))
     except OSError as error:
         raise ToolError(f"{path.name} can't be read: {error.strerror}") from None
@@ -830,7 +835,8 @@ def search(agent: MiniAgent, pattern: str, path: str = ".") -> str:
     with contextlib.suppress(re.error, OverflowError, RecursionError):
         # What may run for ever, as (a+)+$ or a*a*a*b, repeats a group or repeats too often.
         if not re.search(r"\)[*+{]|([*+{].*){3}", pattern):  # \| and [:space:] are grep's
-            expression = re.compile(pattern.replace("\\|", "|").replace("[:space:]", r"\s"))
+            known = pattern.replace("\\|", "|").replace("[:space:]", r"\s")
+            expression = re.compile(f"{known}|{re.escape(pattern)}")
     for name in find_below(agent, path)[1]:
         for number, line in enumerate(view.text(name).splitlines(), 1):
             # In pieces that overlap, since some expressions take the square of a line's length.
@@ -854,10 +860,9 @@ def list_files(agent: MiniAgent, path: str = ".") -> str:
 @Tool()
 def write_file(agent: MiniAgent, path: str, content: str) -> Iterator[Any]:
     """Write a whole file: what a listing is."""
-    view = View(agent)
     after = content.replace("\r\n", "\n").rstrip() + "\n" if content.strip() else ""
-    before = view.text(path)
-    if lost_names(agent, before, after) and not re.search("(?i)remov|delet", view.request):
+    before = View(agent).text(path)
+    if lost_names(agent, before, after) and not re.search(REMOVES, agent.turn.request):
         after = merge(before, after) or after
     yield from change_file(agent, agent.path(path), after, "wrote")
 
@@ -902,9 +907,8 @@ def patch_file(agent: MiniAgent, path: str, old_text: str, new_text: str) -> Ite
     """Replace a text that stands exactly once in a file."""
     name, real = find(agent, path)
     before = read_text(real)
-    old, new = (text.replace("\r\n", "\n").strip("\n") for text in (old_text, new_text))
-    if "\r\n" in before and old.replace("\n", "\r\n") in before:
-        old, new = old.replace("\n", "\r\n"), new.replace("\n", "\r\n")
+    texts = (text.replace("\r\n", "\n").strip("\n") for text in (old_text, new_text))
+    old, new = (text.replace("\n", "\r\n" if "\r\n" in before else "\n") for text in texts)
     count = before.count(old) if old.strip() else 0
     if count != 1:
         shown = as_listing(name, clip(before, RESULT_CHARS))
@@ -933,8 +937,7 @@ def change_file(agent: MiniAgent, real: Path, after: str, verb: str) -> Iterator
     real.parent.mkdir(parents=True, exist_ok=True)
     replace_file(real, new)
     shown = [line for line in diff[2:] if line.startswith(("+", "-"))]
-    size = f" ({len(after)} chars)" if verb == "wrote" else ""
-    said = f"{verb} {name}{size}" + (", a new file" if old is None else "")
+    said = f"{verb} {name} ({len(after)} chars)" + (", a new file" if old is None else "")
     problem = "" if syntax_error(name, before) else syntax_error(name, after)
     said += f"\nerror: but {name} does not parse: {problem}. Correct it." if problem else ""
     counts = [sum(line[0] == sign for line in shown) for sign in "+-"]
@@ -971,7 +974,7 @@ def lost_names(agent: MiniAgent, before: str, after: str) -> list[str]:
     """Return the definitions that a change removes without a word of it in the request."""
     old, new, request = DEFINED.findall(before), DEFINED.findall(after), agent.turn.request
     gone = Counter(old) - Counter(new + re.findall(r"import (\w+)", after))
-    told = request if re.search("(?i)remov|delet|renam|mov", request) else ""
+    told = request if re.search(REMOVES, request) else ""
     lost = [name for name in gone if re.search(rf"\b{name}\(", after) or name not in told]
     return lost if len(new) < len(old) or set(new) & set(old) else []
 
@@ -980,13 +983,13 @@ def guard(agent: MiniAgent, name: str, before: str, after: str) -> None:
     """Raise ToolError at a write that looks like a mistake, once for each file and request."""
     turn, why, kept = agent.turn, "", set(after.splitlines())
     gone = [line for line in before.splitlines() if line.strip() and line not in kept]
-    is_fix = re.search(r"(?i)\b(fix|bug|fail)", turn.request)
+    is_fix = re.search(r"(?i)\b(fix|bug|fail)(?! test_)", turn.asked)
     is_test = re.search(r"(^|/)test_|[._]test\.", name)
     lost = lost_names(agent, before, after)
     is_most = len(gone) >= 4 and not View(agent).is_half(name, after)
-    if not turn.wants_change():
+    if turn.wants_change() is False:
         why = "the request is a question. Answer it."
-    elif before and is_fix and is_test and f"in {name}" not in turn.request:
+    elif gone and is_fix and is_test and f"in {name}" not in turn.asked:
         why = "the tests say what is right. Change the program, not the tests."
     elif is_most or lost:
         why = f"it would remove {len(gone)} lines of {name}. These, too:\n" + "\n".join(gone[:8])
@@ -1007,7 +1010,7 @@ def sandbox(root: Path) -> list[str]:
     """Return how bubblewrap lets a command write only here, in the temporary and caches; or []."""
     argv = ["bwrap", "--ro-bind", "/", "/", "--dev-bind", "/dev", "/dev", "--die-with-parent"]
     for folder in (tempfile.gettempdir(), Path.home() / ".cache", root):
-        argv += ["--bind-try", str(folder), str(folder)]
+        argv += ["--bind-try", *[os.path.realpath(folder)] * 2]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         subprocess.run([*argv, "true"], check=True, capture_output=True, timeout=5)
         return argv
@@ -1057,14 +1060,14 @@ def run_shell(agent: MiniAgent, command: str, timeout: int = 60) -> Iterator[Any
 
 PYTHON = "python3" if shutil.which("python3") else "python"
 NAMED_COMMAND = re.compile(
-    r"`((?:python3?|node|npm|pytest|cargo|go|make|bash|sh) [ \w./:=-]*)`"
-    r"|\b(python3? (?:-m \w+|[\w./-]+\.py)|pytest|npm test|cargo test|go test|make test)\b"
+    r"`((?:python3?|node|npm|pytest|cargo|go|make|bash|sh) [^`\n]*)`"
+    r"|\b(python3? (?:-m \w+|[\w./-]+\.py)|(?:npm|cargo|go|make) test)\b(?! +[\d\"'-])"
 )
 TESTS = [  # a file that there is, what it holds, the command that runs the tests
-    (r"(tests?/)?test_[^/]*\.py", r"import pytest|\ndef test_", f"{PYTHON} -m pytest -q"),
+    (r"(tests?/)?test_[^/]*\.py", r"pytest|\ndef test_|\nclass \w+:", f"{PYTHON} -m pytest -q"),
     (r"test_[^/]*\.py", "", f"{PYTHON} -m unittest"),
     (r"tests?/test_[^/]*\.py", "", f"{PYTHON} -m unittest discover -s {{folder}}"),
-    (r"package\.json", '"test"', "npm test"), (r"Cargo\.toml", "", "cargo test"),
+    (r"package\.json", '"test": *"(?!echo)', "npm test"), (r"Cargo\.toml", "", "cargo test"),
     (r"go\.mod", "", "go test ./..."), ("Makefile", "\ntest:", "make test"),
 ]  # fmt: skip
 
@@ -1072,7 +1075,7 @@ TESTS = [  # a file that there is, what it holds, the command that runs the test
 def check_command(agent: MiniAgent) -> str:
     """Return what judges a change, or "": a command asked for, the tests, one that failed."""
     view = View(agent)
-    if named := NAMED_COMMAND.search(agent.turn.request):
+    if named := NAMED_COMMAND.search(agent.turn.asked):
         return named[1] or named[2]
     changed = agent.turn.changed()
     if changed and all(path.endswith((".md", ".txt", ".rst")) for path in changed):
@@ -1094,8 +1097,6 @@ def run_call(agent: MiniAgent, call: Call, check: bool = False) -> Event:
     """Take a call, the model's or (`check`) the program's, through the gate; return its event."""
     event: Event = {"role": "tool", "name": call.name, "args": call.args, "check": check}
     try:
-        if call.name not in TOOLS:
-            raise ToolError(f"there is no tool {call.name}; the tools are {', '.join(TOOLS)}")
         TOOLS[call.name].validate(call.args)
         done = pass_gate(agent, TOOLS[call.name], call, check)
         text, facts = done if isinstance(done, tuple) else (done, {})
@@ -1470,7 +1471,7 @@ class Terminal:
         """Show what the loop reports."""
         if kind == "result":
             self.say(brief(what), "bold" if what["ok"] else "error")
-            lines = what["content"].split("\n")[1:] if what.get("exit_code") else []
+            lines = [] if what["ok"] else what["content"].split("\n")[1:]
             for line in [line for line in lines if re.search(r"\w", line)][-6:]:
                 self.say(f"    {line}", "error" if re.search(r"(?i)error|fail", line) else "dim")
         elif kind == "run":
@@ -1523,6 +1524,7 @@ class Terminal:
             answer = self.agent.ask(request)
         except (KeyboardInterrupt, EOFError):
             self.agent.turn.outcome, answer = "interrupted", "Interrupted."
+            self.agent.record({"role": "assistant", "content": answer})  # the request is over
         except (RuntimeError, OSError) as error:
             self.agent.turn.outcome, answer = "error", str(error)
         code = EXIT_CODES[self.agent.turn.outcome]
@@ -1666,7 +1668,7 @@ def start(args: argparse.Namespace) -> int:
     if not sys.stdin.isatty() and (data := sys.stdin.read()):
         if len(data) > 20_000:
             terminal.say(f"Of the {len(data)} characters in the pipe 20000 are used.")
-        request += f"\n\nStandard input:\n{clip(data, 20_000)}"
+        request += PIPED + clip(data, 20_000)
     return terminal.work(request)
 
 

@@ -187,7 +187,8 @@ def test_the_calls_of_a_reply_are_run_up_to_the_first_that_fails(do, repo):
 def test_the_steps_of_a_request_have_a_limit(do, server, repo):
     writes = [write(f"{name}.txt") for name in ("one", "two", "three")]
     done = do("Create files.", *writes, flags=("--max-steps", "2"))
-    assert len(server.prompts) == 2 and done.code == 3 and "--max-steps" in done.out
+    assert len(server.prompts) == 3 and done.code == 3 and "--max-steps" in done.out
+    assert do("Create new.txt.", write("new.txt", "1\n"), flags=("--max-steps", "1")).code == 0
     assert (repo / "two.txt").exists() and not (repo / "three.txt").exists()
 
 
