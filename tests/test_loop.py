@@ -2,6 +2,7 @@
 
 import pytest
 
+import mini_coding_agent as mca
 from conftest import DONE, FILES, commands, events, tail, write_files
 from ollama_replies import Reply, shell, write
 
@@ -52,7 +53,9 @@ def test_a_failure_to_the_end_is_said_together_with_what_was_changed(do, server)
 @pytest.mark.parametrize("request_, replies", [
     ("What does calc.py do?", ["It adds."]), ("Explain add.", ["It adds."]),
     ("Do the tests pass?", [shell("exit 1"), "<final>It adds.</final>"]),
-    ("Hello there", ["It adds."]), ("Can you explain how to add and set it?", ["It adds."]),
+    ("Hello there", ["It adds."]), ("What does add do?", [NEW, "<final>It adds.</final>"]),
+    ("Run the tests and tell me.", [shell("exit 1"), "<final>It adds.</final>"]),
+    ("Is there a b.py?", ['<tool name="read_file">b.py</tool>', "<final>It adds.</final>"]),
 ])  # fmt: skip
 def test_plain_text_is_an_answer_where_nothing_is_in_doubt(do, server, request_, replies):
     done = do(request_, *replies)
@@ -60,9 +63,16 @@ def test_plain_text_is_an_answer_where_nothing_is_in_doubt(do, server, request_,
     assert "nothing changed" in done.err
 
 
-def test_an_answer_after_a_write_was_refused_as_none_is_believed(do):
-    done = do("What does add do?", NEW, "<final>It adds.</final>")
-    assert (done.code, done.out) == (0, "It adds.\n")
+@pytest.mark.parametrize("wants, requests", [
+    (True, "Can you fix it?|Why -1? Fix it.|Find the bug and fix it.|The tests fail.|If it is missing, "
+     "create it.|Could we add a flag?|Implement mul.|git should ignore dist.|Add what is missing."),
+    (False, "List the functions that set it|Run make test|Is it safe to remove add?|Should I use tabs?|"
+     "Can you explain how to add and set it?|Run the tests and tell me the result|Show me where we set x"),
+    (None, "Do it.|Find where we create the socket|Review this\n\nStandard input:\nAdd a file."),
+])  # fmt: skip
+def test_an_order_is_told_from_a_question(make, wants, requests):
+    for request in requests.split("|"):
+        assert mca.Turn(make(), request).wants_change() is wants, request
 
 
 def test_a_second_question_about_what_is_in_view_costs_one_model_call(agent, server):
@@ -84,13 +94,12 @@ FIX = "Fix add in calc.py."
 
 @pytest.mark.parametrize("files, request_, replies, command", [
     (TESTS, FIX, [NEW], UNITTEST), ({"Makefile": f"{MAKE}true\n"}, FIX, [NEW], "make test"),
-    (TESTS, "`python3 calc.py` must print nothing. Fix it.", [NEW], "python3 calc.py"),
+    (TESTS, "`python3 calc.py '1 + 1'` must print nothing.", [NEW], "python3 calc.py '1 + 1'"),
+    (TESTS, "python3 calc.py 1+1 must print nothing.", [NEW], UNITTEST),
     (TESTS, FIX, [NEW, shell(UNITTEST)], UNITTEST), ({}, FIX, [shell(GREP), NEW], GREP),
     ({"Makefile": "test:\n\t@true\n"}, FIX, [NEW], "make test"),
 ])  # fmt: skip
-def test_a_change_is_checked_and_exit_0_is_enough(
-    do, server, repo, files, request_, replies, command
-):
+def test_a_change_is_checked(do, server, repo, files, request_, replies, command):
     write_files(repo, files)
     done = do(request_, *replies, IT_IS)
     assert (done.code, done.out) == (0, "It is so.\n"), done.err
@@ -217,13 +226,10 @@ def test_of_a_long_file_only_what_the_request_names_is_shown_and_changed(do, ser
     assert "changed steps.py (+1 -1)" in done.err
 
 
-def test_a_small_workspace_is_attached_whole_and_no_file_twice_until_it_changes(
-    agent, server, repo
-):
+def test_a_small_workspace_is_attached_whole_and_no_file_twice(agent, server, repo):
     def change(prompt, _):
-        assert [
-            prompt.count(f"{name}\n```\n{FILES[name]}```\n") for name in FILES if FILES[name]
-        ] == [1] * 5
+        texts = [f"{name}\n```\n{text}```\n" for name, text in FILES.items() if text]
+        assert [prompt.count(text) for text in texts] == [1] * 5
         (repo / "calc.py").write_text("ANOTHER = 1\n")
         return "It adds."
 

@@ -46,9 +46,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_of_the_server_is_one_sentence_and_the_session_goes_on_later(
-    agent, server, repo, name
-):
+def test_a_fault_of_the_server_is_one_sentence_and_the_session_goes_on(agent, server, repo, name):
     fault, words = FAULTS[name]
     said(agent([write("new.txt"), fault, fault], *AUTO, "--ollama-timeout", "0.3", "add it"), words)
     (file,) = repo.glob(".mini-coding-agent/sessions/*.json")

@@ -71,9 +71,7 @@ def test_a_fold_is_told_keeps_request_and_memory_and_lets_the_prompt_grow_again(
 
 
 @pytest.mark.parametrize("rate, window", [(2, "5800"), (1, "9000")])  # 1: digits, for one
-def test_a_prompt_that_the_server_refuses_is_folded_once_and_sent_again(
-    run_here, repo, rate, window
-):
+def test_a_prompt_that_the_server_refuses_is_folded_and_sent_again(run_here, repo, rate, window):
     write_files(repo, {"dense.txt": "12345 6789" * 1000})
     with OllamaServer(counter=lambda text: len(text.encode()) // rate) as server:
         server.script(["It is numbers."])

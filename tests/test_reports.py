@@ -19,6 +19,7 @@ SEARCHES = {
     "a match far right in a line": (r"needl\w", {"wide.txt": "x" * 5000 + " the needle\n"}, "the needle"),
     "one at the end of a huge line": (r"n.edle", {"wide.txt": "x" * 90_000 + "needle"}, "xneedle"),
     "grep's alternation": (r"def main\|def run", {"a.py": "def run():\n"}, "a.py:1: def run"),
+    "code as it stands": ("total += price(a, b)", {"a.py": "total += price(a, b)\n"}, "a.py:1: total"),
     "grep's classes": ("ab[[:space:]]cd", {"a.txt": "ab cd\n"}, "a.txt:1: ab cd"),
     "UTF-16 as PowerShell writes it": ("naïve", {"p.txt": "so naïve\r\n".encode("utf-16")}, "p.txt:1: so naïve"),
     "below 300 folders": ("deep down", {"d/" * 300 + "f.txt": "deep down\n"}, "f.txt:1: deep down"),
@@ -38,13 +39,9 @@ def test_a_search_finds(git_repo, make, name):
     assert found in said and said.count("\n") == 0 and len(said) < 1000
 
 
-def test_a_search_says_what_it_did_not_look_at_and_new_ignored_folders_do_not_fill_it(
-    git_repo, make
-):
-    agent = make()
-    write_files(
-        git_repo, {f"build/{n}.txt": "greeting\n" for n in range(200)} | {"x.txt": "greeting\n"}
-    )
+def test_a_search_says_what_it_left_out_and_ignored_folders_do_not_fill_it(git_repo, make):
+    agent, many = make(), {f"build/{n}.txt": "greeting\n" for n in range(200)}
+    write_files(git_repo, many | {"x.txt": "greeting\n"})
     assert agent.run_tool("search", {"pattern": "greeting"}) == "x.txt:1: greeting"
     assert "git ignores" in agent.run_tool("search", {"pattern": "nowhere"})
     assert "[F] 7.txt" in agent.run_tool("list_files", {"path": "build"})

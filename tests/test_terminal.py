@@ -64,10 +64,8 @@ def test_a_change_is_shown_as_a_diff_and_asked_about(talk, server, repo, name):
     tty.line("Change add in calc.py.")
     assert "-    return a + b\n+    return b + a\n" in answer(tty, typed)
     shown = tty.expect(PROMPT).replace("\r", "\n")
-    assert (
-        shown.count("\ndone\n" if told is not None else "Interrupted.") == 1
-        and ("changed calc.py (+1 -1)" in shown) == happens
-    )
+    said = "\ndone\n" if told is not None else "Interrupted."
+    assert shown.count(said) == 1 and ("changed calc.py (+1 -1)" in shown) == happens
     assert ((repo / "calc.py").read_text() == NEW) == happens and (told or "") in server.prompts[-1]
 
 
@@ -90,6 +88,7 @@ def test_ctrl_c_ends_the_request_and_not_the_program(talk, server, repo):
     assert "done" in say(tty, "How are you?") and requests(server)[-1].startswith("How are you?")
     tty.send("\x04")
     assert tty.wait() == 0 and (repo / "calc.py").read_text() == FILES["calc.py"]
+    assert "Change it after all.\n\nYour answer:\nInterrupted.\n" in server.prompts[-1]
 
 
 def test_what_was_typed_before_the_question_does_not_answer_it(talk, repo):

@@ -38,9 +38,7 @@ def test_the_list_of_files_is_bounded_and_says_so(agent, server, repo):
 
 
 @pytest.mark.parametrize("with_git", [True, False])
-def test_what_git_ignores_and_what_is_clutter_is_neither_listed_nor_searched(
-    make, git_repo, with_git
-):
+def test_what_git_ignores_and_clutter_is_neither_listed_nor_searched(make, git_repo, with_git):
     hidden = {"node_modules/m.js": "greet\n", "__pycache__/c.py": "greet\n", ".git/x": "greet\n"}
     ignored = {"build/b.py": "greet\n", "x.log": "greet\n"}
     write_files(git_repo, hidden | (ignored if with_git else {}))
