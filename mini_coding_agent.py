@@ -245,7 +245,7 @@ class Turn:
         return True
 
     def run_check(self) -> bool:
-        """Run the command that judges the work, if it may and did not pass; False if it fails."""
+        """Run the command that judges the work, if it may; False only if it ran and failed."""
         agent = self.agent
         can_run = {"auto": True, "ask": bool(agent.ask_human)}.get(agent.approval_policy)
         command = check_command(agent) if can_run and agent.may_check else ""
@@ -297,7 +297,7 @@ class Turn:
         return not (self.changed() or re.search(changes, commands))
 
     def since_change(self) -> list[Event]:
-        """Return the turn's calls from the last that changed files, or a command that ran."""
+        """Return the turn's calls from the last change, or the last command that ran, on."""
         calls = self.calls()
         changes = [i for i, call in enumerate(calls) if "changed" in call or "exit_code" in call]
         return calls[changes[-1] if changes else 0 :]
@@ -579,7 +579,7 @@ class View:
         return [path for path in self.named() if not os.path.exists(self.root / path)]
 
     def identifiers(self) -> list[str]:
-        """Return the names that look like code in the request, and in how its check failed."""
+        """Return what looks like code (`add(`, `to_upper`) in the request and a failed check."""
         text = "\n".join([self.request, *(event["content"] for event in self.agent.turn.calls())])
         return sorted(set(re.findall(r"\b\w+(?=\()|\b\w*[a-z]_\w+|\b\w+[a-z][A-Z]\w*", text)))
 
@@ -625,16 +625,16 @@ def written_files(blocks: Sequence[Block], view: View) -> list[Call]:
 def read_blocks(text: str) -> tuple[list[Block], str, bool]:
     """Return the closed code blocks, the rest from the first call on, and if a block is open."""
     blocks: list[Block] = []
-    above, fence, indent, inner, language, body = "", "", 0, 0, "", ""
+    above, fence, indent, depth, language, body = "", "", 0, 0, "", ""
     lines = text.splitlines(keepends=True)
     for number, line in enumerate(lines):
         mark = FENCE.fullmatch(line)
         if fence:
             is_fence = mark and mark[2].startswith(fence) and len(mark[1]) <= indent
             if mark and is_fence and mark[3]:  # of a block in the block
-                inner += 1
-            elif is_fence and inner:
-                inner -= 1
+                depth += 1
+            elif is_fence and depth:
+                depth -= 1
             elif is_fence:
                 blocks.append((above, language, body))
                 fence, above = "", body.strip() if body.count("\n") == 1 else ""
@@ -643,7 +643,7 @@ def read_blocks(text: str) -> tuple[list[Block], str, bool]:
         elif mark and "<tool " in "".join(lines[number + 1 : number + 2]) and not head_of(above):
             continue  # a call that was put into a block
         elif mark:
-            indent, fence, inner, body = len(mark[1]), mark[2], 0, ""
+            indent, fence, depth, body = len(mark[1]), mark[2], 0, ""
             language, *more = re.split(r"[\s:=\"]+", mark[3])  # ```python or ```python:src/app.py
             above = next(filter(SUFFIX.search, [language, *more]), above)
         elif opening := OPENING.search(line):
@@ -674,8 +674,8 @@ def block_call(above: str, language: str, text: str, view: View) -> Call | None:
         same = [file for file in view.seen if names and names <= view.defined(file)]
         new = view.absent() if language and text.count("\n") > 1 else []
         likely = halves if len(halves) == 1 else same or new
-    is_file = len(likely) == 1 and (text.strip() or not os.path.exists(view.root / likely[0]))
-    return Call("write_file", {"path": likely[0], "content": text}) if is_file else None
+    is_clear = len(likely) == 1 and (text.strip() or not os.path.exists(view.root / likely[0]))
+    return Call("write_file", {"path": likely[0], "content": text}) if is_clear else None
 
 
 def read_call(text: str) -> Call:
@@ -896,7 +896,7 @@ def merge(text: str, part: str) -> str:
             return ""
         else:  # a new one stands at the end, but above what starts the program
             head, start, tail = text.partition("\nif __name__")
-            text = f"{head.rstrip()}\n\n\n{new}\n{start and chr(10)}{start}{tail}"
+            text = f"{head.rstrip()}\n\n\n{new}\n" + (f"\n{start}{tail}" if start else "")
     # Comments, and what the file has already, are no reason to refuse the part.
     new_lines = set(map(str.strip, rest.split("\n"))) - set(map(str.strip, text.split("\n")))
     return text if parts and all(line.startswith("#") for line in new_lines - {""}) else ""
@@ -995,8 +995,8 @@ def guard(agent: MiniAgent, name: str, before: str, after: str) -> None:
         why = f"it would remove {len(gone)} lines of {name}. These, too:\n" + "\n".join(gone[:8])
         why += "\nWrite the complete new text of the file, with everything that stays."
     # What is still called, or most of a long file, can't be meant to go: no second try for that.
-    is_sure = any(re.search(rf"\b{lost_name}\(", after) for lost_name in lost)
-    if why and (is_sure or (is_most and len(gone) > LONG_FILE) or name not in turn.warned):
+    is_still_called = any(re.search(rf"\b{lost_name}\(", after) for lost_name in lost)
+    if why and (is_still_called or (is_most and len(gone) > LONG_FILE) or name not in turn.warned):
         turn.warned.add(name)
         raise ToolError(f"{GUARDED}, since {why}")
 
@@ -1151,7 +1151,7 @@ def fit_prompt(agent: MiniAgent, room: int) -> str:
     tail = plan + (agent.turn.notice or text)
     tail = f"\n{tail}\n" if tail else ""
     prompt = agent.prefix + agent.history_text() + tail
-    for fold in (agent.turn.first, len(session["history"]) - 1):
+    for fold in (agent.turn.first, len(session["history"]) - 1):  # the second if need be
         size = count_tokens(agent, prompt)
         if size > window - min(room, window // 4) and fold > session.get("fold", 0):
             agent.tell("fold", f"{size} tokens are too many; what is old is told in fewer words")
