@@ -293,7 +293,7 @@ class Turn:
     def is_unchanged(self) -> bool:
         """Tell whether neither a tool changed a file nor a command that does such things ran."""
         commands = " ".join(c["args"]["command"] for c in self.calls() if "exit_code" in c)
-        changes = r"\b(rm|mv|cp|mkdir|touch|tee|init|install|commit|checkout|switch)\b|sed -i|> ?\w"
+        changes = r"\b(rm|mv|cp|mkdir|chmod|touch|install|commit|checkout|branch)\b|sed -i|> ?\w"
         return not (self.changed() or re.search(changes, commands))
 
     def since_change(self) -> list[Event]:
