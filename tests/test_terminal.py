@@ -175,12 +175,16 @@ def test_nothing_that_commands_a_terminal_or_fools_a_reader_gets_through(talk, t
 @pytest.mark.parametrize(
     ("env", "forbidden"), [({"NO_COLOR": "1"}, "\x1b\\[[0-9;]*m"), ({"TERM": "dumb"}, "\x1b"), ({}, "")]
 )  # fmt: skip
-def test_colour_is_for_terminals_that_have_it(talk, env, forbidden):
-    tty = talk(write("calc.py", NEW), args=AUTO, env=env)
-    say(tty, "Change calc.py.")
+def test_colours_and_wrapping_are_for_terminals_that_have_them(talk, env, forbidden):
+    long = "<final>" + "word " * 30 + "`python3 -m unittest discover -s tests`</final>"
+    fails = shell("echo OneError; exit 1")
+    tty = talk(write("calc.py", NEW), fails, *[long] * 3, args=AUTO, env=env)
+    shown = say(tty, "Change calc.py.")
     assert not forbidden or not re.search(forbidden, tty.raw)
-    assert forbidden or re.search("\x1b\\[[0-9;]*m", tty.raw)
-    assert ("writing" in tty.plain) == (env != {"TERM": "dumb"}), "without colours it streams, too"
+    assert forbidden or "\x1b[31m    OneError\x1b[0m" in tty.raw
+    is_live = env != {"TERM": "dumb"}  # without colours it streams, too
+    assert (is_live, is_live) == ("word\n" in shown, "writing" in tty.plain)
+    assert "`python3 -m unittest discover" in shown
 
 
 def test_a_missing_server_is_said_before_the_first_request(terminal, repo):
