@@ -218,7 +218,7 @@ class Turn:
     def run_calls(self, calls: Sequence[Call]) -> None:
         """Run the calls of a reply in their order, up to the first that fails."""
         if all(self.is_repeated(call) for call in calls):
-            todo = self.doubt("") or NEXT
+            todo = AGAIN if self.has_failed() else self.doubt("") or NEXT
             self.slip(f"You did exactly this already; its result stands above. {todo}")
         else:
             for call in calls:
