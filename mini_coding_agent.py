@@ -73,7 +73,7 @@ NOTHING = """\
 Nothing was changed yet. Write the changed file now: its path, and below it its complete new text \
 in a code block."""
 CUT = "Your last reply was too long and was cut off. No explanations now, and one file at a time."
-# An order begins a sentence or follows "and" and its like; "find where we set it" is none.
+# In a question an order begins a sentence, or follows "and" or "can you"; no clause is an order.
 CLAUSE = r"(?i)\b(how|what|which|that|where|why|when|if|whether|who)\b[^.!?,;\n]*"
 VERBS = "fix|add|create|write|rename|change|replace|remove|delete|update|move|turn|set|make"
 VERBS += "|implement|refactor|rewrite|convert|extract|improve|simplify|correct|insert|combine"
@@ -112,7 +112,7 @@ class MiniAgent:
     def ask(self, user_message: str) -> str:
         """Work on one request; return the answer, or why there is none. Raise RuntimeError."""
         self.turn = Turn(self, user_message)
-        self.undo.append((self.turn.first, {}))
+        self.undo.append((self.turn.first, self.turn.changes))
         if re.search(r"(?i)\bfail", self.turn.asked) and self.turn.wants_change():
             self.turn.run_check()  # how it fails is worth more to the model than the files
         attach_files(self)
@@ -171,6 +171,7 @@ class Turn:
         self.steps = self.slips = 0  # slips: those in a row
         self.notice = ""  # stands in the tail of the next prompt
         self.was_cut = False  # the last reply reached the limit of new tokens
+        self.changes: Changes = {}  # what its writes did, for the summary and for undo
         self.warned: set[str] = set()  # files whose loss was warned of, see `guard`
         self.answer, self.outcome = "", "finished"  # or contradicted, limit, error, interrupted
         self.tokens = (0, 0)  # read and written
@@ -272,11 +273,12 @@ class Turn:
     def wants_change(self) -> bool | None:
         """Tell whether the request orders a change (words are not enough) or not; None: unsure."""
         rest = re.sub(CLAUSE, "", NAMED_COMMAND.sub("", self.asked))
-        if self.agent.read_only or self.agent.plan:
+        is_question = re.search(QUESTION, self.asked) and not re.search(ORDER, rest)
+        if self.agent.read_only or self.agent.plan or is_question:
             return False
-        if re.search(ORDER, rest) or re.search(QUESTION, self.asked):
-            return re.search(ORDER, rest) is not None
-        return True if re.search(r"\b(should|must|fails?)\b", rest) else None
+        return (
+            True if re.search(rf"(?i)\b({VERBS}|should|must|needs|has to|fails?)\b", rest) else None
+        )
 
     def calls(self) -> list[Event]:
         """Return the turn's calls with their results: the model's, checks, attached files."""
@@ -287,8 +289,8 @@ class Turn:
         return [call["ok"] for call in self.calls() if "attached" not in call][-1:] == [False]
 
     def changed(self) -> list[str]:
-        """Return the files that this turn changed, each once."""
-        return list(dict.fromkeys(call["file"] for call in self.calls() if "changed" in call))
+        """Return the files that this turn changed, and not back again."""
+        return [name for name, (old, new) in self.changes.items() if old != new]
 
     def is_unchanged(self) -> bool:
         """Tell whether neither a tool changed a file nor a command that does such things ran."""
@@ -303,9 +305,8 @@ class Turn:
         return calls[changes[-1] if changes else 0 :]
 
     def is_repeated(self, call: Call) -> bool:
-        """Tell whether this very call was made in this turn, with nothing changed since."""
+        """Tell whether this call was made since the last change, and not refused by a guard."""
         same = [e for e in self.since_change() if (e["name"], e["args"]) == (call.name, call.args)]
-        # What a guard refused is let through at the second try.
         return any(not event["content"].startswith(f"error: {GUARDED}") for event in same)
 
 
@@ -750,7 +751,7 @@ PATCH_FORM = """
 <new_text>the lines that stand there afterwards</new_text></tool>]"""
 DENIED, GUARDED = "approval denied", "nothing was written"
 REMOVES = r"(?i)remov|delet|renam|mov(e|ing)|replac|combin|inlin|rid of|split|merg"
-Changes = dict[Path, tuple[bytes | None, bytes]]  # what files were (None: not there), what they are
+Changes = dict[str, tuple[bytes | None, bytes]]  # what files were (None: not there), what they are
 
 
 def visible(text: str, keep: str = "") -> str:
@@ -932,8 +933,7 @@ def change_file(agent: MiniAgent, real: Path, after: str, verb: str) -> Iterator
     if old != (real.read_bytes() if real.exists() else None):
         raise ToolError(f"{name} was changed in the meantime; read it again")
     new = after.encode(encoding_of(old or b""), "replace")
-    changes = agent.undo[-1][1] if agent.undo else {}
-    changes[real] = (changes[real][0] if real in changes else old, new)
+    agent.turn.changes[name] = agent.turn.changes.get(name, (old, new))[0], new
     real.parent.mkdir(parents=True, exist_ok=True)
     replace_file(real, new)
     shown = [line for line in diff[2:] if line.startswith(("+", "-"))]
@@ -1251,16 +1251,16 @@ class SessionStore:
 def undo_request(agent: MiniAgent) -> str:
     """Take back the last request of this process, files and conversation; return what was done."""
     if not agent.undo:
-        return "There is nothing to undo."
+        return "There is nothing to undo: what an earlier conversation changed is not kept."
     (first, changes), history = agent.undo.pop(), agent.session["history"]
     asked = next((event["content"] for event in history[first:] if event["role"] == "user"), "")
     lines = [f"Took back: {one_line(asked, 60)}", *([] if changes else ["no file was changed"])]
-    for path, (old, new) in changes.items():
-        said = "was changed since, and stays as it is"
+    for name, (old, new) in changes.items():
+        path, said = agent.root / name, "was changed since, and stays as it is"
         if path.is_file() and path.read_bytes() == new:
             replace_file(path, old) if old is not None else path.unlink()
             said = "removed" if old is None else "put back"
-        lines.append(f"{path.relative_to(agent.root).as_posix()} {said}")
+        lines.append(f"{name} {said}")
     del history[first:]
     agent.session["fold"], agent.turn = min(agent.session.get("fold", 0), first), Turn(agent)
     if agent.session_store:
@@ -1470,7 +1470,7 @@ class Terminal:
     def tell(self, kind: str, what: Any) -> None:
         """Show what the loop reports."""
         if kind == "result":
-            self.say(brief(what), "bold" if what["ok"] else "error")
+            self.say(self.wrap(brief(what)), "bold" if what["ok"] else "error")
             lines = [] if what["ok"] else what["content"].split("\n")[1:]
             for line in [line for line in lines if re.search(r"\w", line)][-6:]:
                 self.say(f"    {line}", "error" if re.search(r"(?i)error|fail", line) else "dim")
@@ -1505,16 +1505,16 @@ class Terminal:
         parts = [f"{time.monotonic() - turn.started:.0f} s"]
         for file in turn.changed():
             counts = [c["changed"] for c in calls if "changed" in c and c["file"] == file]
-            parts.append("changed {} (+{} -{})".format(file, *map(sum, zip(*counts))))
+            steps = "+{} -{}".format(*counts[0]) if len(counts) == 1 else f"in {len(counts)} steps"
+            parts.append(f"changed {file} ({steps})")
         is_checked = any("exit_code" in call for call in turn.since_change())
         when = " before the change" if turn.changed() and not is_checked else ""
         for call in {c["args"]["command"]: c for c in calls if "exit_code" in c}.values():
             ending = call["content"].partition("\n")[0].removeprefix("error: ")
             result = ("passes" if call["ok"] else "fails") if call["check"] else ending
             parts.append(f"ran {one_line(call['args']['command'], 40)}: {result}{when}")
-        parts += ["not checked"] if when else []
-        parts += ["nothing changed"] if turn.is_unchanged() else []
-        parts += ["/undo"] if turn.changed() and self.can_undo else []
+        parts += ["nothing changed"] if turn.is_unchanged() else ["not checked"] if when else []
+        parts += ["/undo takes it back"] if turn.changed() and self.can_undo else []
         parts += ["NOT DONE: the record says otherwise"] if turn.outcome == "contradicted" else []
         return " · ".join([*parts, "{} tokens in, {} out".format(*turn.tokens)])
 
@@ -1553,7 +1553,7 @@ class Terminal:
             "/memory": memory_text(agent.session["history"]), "/help": HELP,
             "/context": f"{count_tokens(agent, agent.prompt(''))} of {client.num_ctx} tokens",
             "/plan": f"plan mode is {'on: nothing will be changed' if agent.plan else 'off'}",
-            "/session": agent.session["id"], "/reset": agent.session["id"], "/model": client.model,
+            "/session": agent.session["id"], "/reset": "A new session.", "/model": client.model,
         }  # fmt: skip
         return str(said.get(name, f"There is no {name}; /help lists the commands."))
 
@@ -1691,7 +1691,7 @@ def run_demo() -> int:
     terminal.say(f"A demo: the model is a script, which says y, too; all else is real:\n{folder}")
     terminal.say(f"\n> {DEMO_REQUEST}", "bold")
     code = terminal.work(DEMO_REQUEST)
-    line = f'python {sys.argv[0]} --cwd {folder} --resume latest "explain greet.py"'
+    line = f'{PYTHON} {sys.argv[0]} --cwd {folder} --resume latest "explain greet.py"'
     terminal.say(f"\nWith Ollama, go on there:\n{line}")
     return code
 

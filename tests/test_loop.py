@@ -44,7 +44,7 @@ def test_after_two_doubts_the_answer_stands_and_the_program_says_that_it_is_not_
 
 def test_a_failure_to_the_end_is_said_together_with_what_was_changed(do, server):
     done = do("Fix add in calc.py.", NEW, shell("exit 3"))
-    assert done.code == 3 and len(server.prompts) == 5
+    assert done.code == 3 and len(server.prompts) == 5 and "/undo" not in done.err
     for words in ("changed calc.py (+1 -1)", "ran exit 3: exit code 3", "NOT DONE"):
         assert words in done.err
     assert "If the request is fulfilled" not in tail(server.prompts[2])
@@ -65,7 +65,7 @@ def test_plain_text_is_an_answer_where_nothing_is_in_doubt(do, server, request_,
 
 @pytest.mark.parametrize("wants, requests", [
     (True, "Can you fix it?|Why -1? Fix it.|Find the bug and fix it.|The tests fail.|If it is missing, "
-     "create it.|Could we add a flag?|Implement mul.|git should ignore dist.|Add what is missing."),
+     "create it.|Could we add a flag?|Implement mul.|git should ignore dist.|In a.py add x|It needs a test|Add what is missing."),
     (False, "List the functions that set it|Run make test|Is it safe to remove add?|Should I use tabs?|"
      "Can you explain how to add and set it?|Run the tests and tell me the result|Show me where we set x"),
     (None, "Do it.|Find where we create the socket|Review this\n\nStandard input:\nAdd a file."),
@@ -175,7 +175,7 @@ def test_a_repeated_call_is_not_run_and_the_model_is_told(do, server, repo):
 def test_a_command_after_a_change_is_no_repetition_and_a_change_after_it_is_not_checked(do, repo):
     done = do("Fix calc.py.", shell("true"), NEW, shell("true"), BAD)
     assert done.code == 0 and commands(repo) == ["true", "true"]
-    assert "changed calc.py (+2 -2)" in done.err and "not checked" in done.err
+    assert "changed calc.py (in 2 steps)" in done.err and "not checked" in done.err
 
 
 def test_a_reply_that_was_cut_is_told_so_and_gets_twice_the_room(do, server, repo):

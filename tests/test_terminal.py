@@ -106,7 +106,7 @@ def test_what_was_typed_before_the_question_does_not_answer_it(talk, repo):
 COMMANDS = {
     "/help": ["/undo", "pasted", "@path"], "/memory": ["Task: Change calc.py."],
     "/context": [" of 32768 tokens"], "/model": ["qwen3.5:4b"], "/session": ["20"],
-    "/undo": ["Took back: Change calc.py.", "calc.py put back"], "/reset": ["20"],
+    "/undo": ["Took back: Change calc.py.", "calc.py put back"], "/reset": ["new session"],
     "/memory ": ["Task: -"], "/model nope": ["ollama pull nope"], "/nope": ["/help"],
 }  # fmt: skip
 
@@ -203,6 +203,7 @@ SUMMARIES = {
         ["changed calc.py (+1 -1)", "ran true: exit code 0", "tokens in"], ["not checked", "/undo"],
     ),
     "a change that nothing judged": ([write("new.txt")], "Add new.txt.", ["not checked"], ["nothing"]),
+    "a change and back": ([write("calc.py", NEW), write("calc.py", FILES["calc.py"])], "Change it.", ["nothing changed", "NOT DONE"], ["changed calc.py"]),
     "nothing": ([], "What is in calc.py?", ["nothing changed"], ["NOT DONE", "/undo"]),
     "a contradiction": ([], "Change calc.py.", ["nothing changed", "NOT DONE"], ["/undo"]),
 }  # fmt: skip
