@@ -276,9 +276,8 @@ class Turn:
         is_question = re.search(QUESTION, self.asked) and not re.search(ORDER, rest)
         if self.agent.read_only or self.agent.plan or is_question:
             return False
-        return (
-            True if re.search(rf"(?i)\b({VERBS}|should|must|needs|has to|fails?)\b", rest) else None
-        )
+        wish = rf"(?i)\b({VERBS}|should|must|needs|has to|fails?)\b"
+        return True if re.search(wish, rest) else None
 
     def calls(self) -> list[Event]:
         """Return the turn's calls with their results: the model's, checks, attached files."""
@@ -833,11 +832,12 @@ def find_below(agent: MiniAgent, raw: str) -> tuple[str, list[str]]:
 def search(agent: MiniAgent, pattern: str, path: str = ".") -> str:
     """Return the lines that match, as path:number: line."""
     view, found, expression = View(agent), list[str](), re.compile(re.escape(pattern))
+    kind = " as plain text (it is not tried as an expression)"
     with contextlib.suppress(re.error, OverflowError, RecursionError):
         # What may run for ever, as (a+)+$ or a*a*a*b, repeats a group or repeats too often.
         if not re.search(r"\)[*+{]|([*+{].*){3}", pattern):  # \| and [:space:] are grep's
             known = pattern.replace("\\|", "|").replace("[:space:]", r"\s")
-            expression = re.compile(f"{known}|{re.escape(pattern)}")
+            expression, kind = re.compile(f"{known}|{re.escape(pattern)}"), ""
     for name in find_below(agent, path)[1]:
         for number, line in enumerate(view.text(name).splitlines(), 1):
             # In pieces that overlap, since some expressions take the square of a line's length.
@@ -845,7 +845,7 @@ def search(agent: MiniAgent, pattern: str, path: str = ".") -> str:
             if match := next(filter(None, map(expression.search, pieces)), None):
                 start = max(match.start() - 100, 0)
                 found.append(f"{name}:{number}: {match.string[start : start + 300]}")
-    nothing = f"no line matches {pattern!r} (what git ignores: only by its path)"
+    nothing = f"no line matches {pattern!r}{kind} (what git ignores: only by its path)"
     return clip("\n".join(found), RESULT_CHARS) or nothing
 
 
