@@ -235,7 +235,6 @@ class Turn:
     def believes(self, answer: str) -> bool:
         """Tell whether an answer may stand; the third in a row does, even if contradicted."""
         self.answer = answer
-        # Asked to check its own work, a small model rewrites what is right; an exit code can judge.
         if self.changed() and not self.has_failed() and not self.run_check():
             return False
         doubt = self.doubt(answer)
@@ -273,8 +272,8 @@ class Turn:
     def wants_change(self) -> bool | None:
         """Tell whether the request orders a change (words are not enough) or not; None: unsure."""
         rest = re.sub(CLAUSE, "", NAMED_COMMAND.sub("", self.asked))
-        is_question = re.search(QUESTION, self.asked) and not re.search(ORDER, rest)
-        if self.agent.read_only or self.agent.plan or is_question:
+        is_question = self.agent.approval_policy == "never" or re.search(QUESTION, self.asked)
+        if self.agent.read_only or self.agent.plan or (is_question and not re.search(ORDER, rest)):
             return False
         wish = rf"(?i)\b({VERBS}|should|must|needs|has to|fails?)\b"
         return True if re.search(wish, rest) else None
@@ -381,8 +380,8 @@ class WorkspaceContext:
             with contextlib.suppress(ToolError):
                 made.project_docs[name] = clip(read_text(root / name).strip(), most)
         if repo:
-            head = git(root, "symbolic-ref", "--short", "refs/remotes/origin/HEAD")
-            made.default_branch = head.strip().removeprefix("origin/") or "-"
+            head = git(root, "rev-parse", "--abbrev-ref", "origin/HEAD").strip()
+            made.default_branch = head.removeprefix("origin/") or "-"
             made.branch = git(root, "symbolic-ref", "--short", "HEAD").strip() or "-"
             made.recent_commits = visible(git(root, "log", "-5", "--format=%s"), "\n").splitlines()
             names = git(root, "config", "--list", "--name-only", "--includes")
@@ -749,6 +748,7 @@ PATCH_FORM = """
 <old_text>the lines to be replaced, exactly as they are</old_text>
 <new_text>the lines that stand there afterwards</new_text></tool>]"""
 DENIED, GUARDED = "approval denied", "nothing was written"
+IMPORT = re.compile(r"import (\w+)")
 REMOVES = r"(?i)remov|delet|renam|mov(e|ing)|replac|combin|inlin|rid of|split|merg"
 Changes = dict[str, tuple[bytes | None, bytes]]  # what files were (None: not there), what they are
 
@@ -832,12 +832,11 @@ def find_below(agent: MiniAgent, raw: str) -> tuple[str, list[str]]:
 def search(agent: MiniAgent, pattern: str, path: str = ".") -> str:
     """Return the lines that match, as path:number: line."""
     view, found, expression = View(agent), list[str](), re.compile(re.escape(pattern))
-    kind = " as plain text (it is not tried as an expression)"
     with contextlib.suppress(re.error, OverflowError, RecursionError):
         # What may run for ever, as (a+)+$ or a*a*a*b, repeats a group or repeats too often.
         if not re.search(r"\)[*+{]|([*+{].*){3}", pattern):  # \| and [:space:] are grep's
             known = pattern.replace("\\|", "|").replace("[:space:]", r"\s")
-            expression, kind = re.compile(f"{known}|{re.escape(pattern)}"), ""
+            expression = re.compile(f"{known}|{re.escape(pattern)}")
     for name in find_below(agent, path)[1]:
         for number, line in enumerate(view.text(name).splitlines(), 1):
             # In pieces that overlap, since some expressions take the square of a line's length.
@@ -845,8 +844,8 @@ def search(agent: MiniAgent, pattern: str, path: str = ".") -> str:
             if match := next(filter(None, map(expression.search, pieces)), None):
                 start = max(match.start() - 100, 0)
                 found.append(f"{name}:{number}: {match.string[start : start + 300]}")
-    nothing = f"no line matches {pattern!r}{kind} (what git ignores: only by its path)"
-    return clip("\n".join(found), RESULT_CHARS) or nothing
+    hint = "what git ignores: only by its path; what repeats a lot: only as plain text"
+    return clip("\n".join(found), RESULT_CHARS) or f"no line matches {pattern!r} ({hint})"
 
 
 @Tool('<tool name="list_files">.</tool>')
@@ -971,11 +970,12 @@ def syntax_error(name: str, text: str) -> str:
 
 
 def lost_names(agent: MiniAgent, before: str, after: str) -> list[str]:
-    """Return the definitions that a change removes without a word of it in the request."""
+    """Return what a change takes away: definitions not said to go, and all that is still used."""
     old, new, request = DEFINED.findall(before), DEFINED.findall(after), agent.turn.request
-    gone = Counter(old) - Counter(new + re.findall(r"import (\w+)", after))
+    gone = Counter(old + IMPORT.findall(before)) - Counter(new + IMPORT.findall(after))
     told = request if re.search(REMOVES, request) else ""
-    lost = [name for name in gone if re.search(rf"\b{name}\(", after) or name not in told]
+    is_used = r"(?<![.\w]){}[(.]".format
+    lost = [n for n in gone if re.search(is_used(n), after) or (n in old and n not in told)]
     return lost if len(new) < len(old) or set(new) & set(old) else []
 
 
@@ -1113,7 +1113,7 @@ def pass_gate(agent: MiniAgent, tool: Tool, call: Call, check: bool) -> Any:
         return tool.run(agent, **call.args)
     denied = f"{DENIED} for {tool.name}: "
     if agent.read_only or agent.plan or agent.approval_policy not in ("ask", "auto"):
-        raise ToolError(denied + "nothing may be changed now (plan mode, subagent, --approval)")
+        raise ToolError(denied + "answer in words; no changes (plan mode, subagent, --approval)")
     doing = tool.run(agent, **call.args)  # first what it would do, then the doing
     preview = next(doing)
     key = f"run_shell {call.args['command']}" if tool.name == "run_shell" else tool.name
@@ -1528,7 +1528,7 @@ class Terminal:
         except (RuntimeError, OSError) as error:
             self.agent.turn.outcome, answer = "error", str(error)
         code = EXIT_CODES[self.agent.turn.outcome]
-        if code in (0, 3):
+        if self.agent.turn.outcome in ("finished", "contradicted"):
             self.say("", end="")  # the live line goes
             shown = visible(answer, "\n\t" + HARMLESS)
             print(self.wrap(shown) if sys.stdout.isatty() else shown, flush=True)

@@ -28,7 +28,8 @@ MODES: dict[str, tuple[list[str], str, bool, str, int | None]] = {  # ..., happe
     "end of input": ([], "Do it.\n", False, "", 130),
     "nobody there": (["Do it."], "", False, "--approval", 3),
     "piped data": (["Do it."], "y\ny\ny\n", False, "--approval", 3),
-    "never": (["--approval", "never", "Do it."], "y\n", False, "--approval", 3),
+    "never": (["--approval", "never", "Fix it."], "y\n", False, "--approval", 3),
+    "no order": (["--approval", "never", "Review it."], "", False, "in words", 0),
     "plan": (["--approval", "auto", "--plan", "Do it."], "", False, "plan mode", None),
     "subagent": (["--approval", "auto", "Do it."], "", False, "subagent", 0),
 }

@@ -75,11 +75,6 @@ def test_an_order_is_told_from_a_question(make, wants, requests):
         assert mca.Turn(make(), request).wants_change() is wants, request
 
 
-def test_a_second_question_about_what_is_in_view_costs_one_model_call(agent, server):
-    agent(["It adds."] * 2, stdin="What is in calc.py?\nWhat does calc.py do?\n")
-    assert len(server.prompts) == 2
-
-
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_question_that_is_answered_by_a_write_is_refused_once(do, server, repo, times):
     do("What does add do?", *[NEW] * times)
@@ -155,7 +150,7 @@ def test_three_slips_in_a_row_end_the_request(do, server, name):
                "mixed": [LOOK, SLIP, LOOK, SLIP]}[name]  # fmt: skip
     done = do("What is add?", *replies)
     assert len(server.prompts) == 4 and done.code == 3
-    assert "larger model" in done.out and "nothing changed" in done.err
+    assert "larger model" in done.err and done.out == "" and "nothing changed" in done.err
 
 
 def test_a_good_step_between_slips_forgives_them(do):
@@ -196,7 +191,7 @@ def test_the_calls_of_a_reply_are_run_up_to_the_first_that_fails(do, repo):
 def test_the_steps_of_a_request_have_a_limit(do, server, repo):
     writes = [write(f"{name}.txt") for name in ("one", "two", "three")]
     done = do("Create files.", *writes, flags=("--max-steps", "2"))
-    assert len(server.prompts) == 3 and done.code == 3 and "--max-steps" in done.out
+    assert len(server.prompts) == 3 and done.code == 3 and "--max-steps" in done.err
     assert do("Create new.txt.", write("new.txt", "1\n"), flags=("--max-steps", "1")).code == 0
     assert (repo / "two.txt").exists() and not (repo / "three.txt").exists()
 

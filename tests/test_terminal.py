@@ -194,9 +194,6 @@ def test_a_missing_server_is_said_before_the_first_request(terminal, repo):
     assert "`ollama serve`" in say(tty, "hello?")
 
 
-# Without a terminal
-
-
 SUMMARIES = {
     "a change and a command": (
         [write("calc.py", NEW), shell("true")], "Change calc.py.",

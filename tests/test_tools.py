@@ -151,6 +151,12 @@ def test_a_syntax_error_is_named_where_none_was(repo, make, path, before, after,
     assert ("does not parse" in said) == named and (repo / path).read_text() == after
 
 
+def test_an_import_that_is_still_used_stays(repo, make):
+    write_files(repo, {"m.py": "import os\n\n\ndef here():\n    return os.sep\n"})
+    use(make(), "write_file", "m.py", "def here():\n    return os.sep * 2\n")
+    assert (repo / "m.py").read_text() == "import os\n\n\ndef here():\n    return os.sep * 2\n"
+
+
 ONE = "def add(a, b):\n    return a + b\n"
 
 
