@@ -992,7 +992,7 @@ def guard(agent: MiniAgent, name: str, before: str, after: str) -> None:
     elif gone and is_fix and is_test and f"in {name}" not in turn.asked:
         why = "the tests say what is right. Change the program, not the tests."
     elif is_most or lost:
-        why = f"it would remove {len(gone)} lines of {name}. These, too:\n" + "\n".join(gone[:8])
+        why = f"it would remove {len(gone)} lines of {name}:\n" + "\n".join(gone[:8])
         why += "\nWrite the complete new text of the file, with everything that stays."
     # What is still called, or most of a long file, can't be meant to go: no second try for that.
     is_still_called = any(re.search(rf"\b{lost_name}\(", after) for lost_name in lost)
@@ -1251,7 +1251,7 @@ class SessionStore:
 def undo_request(agent: MiniAgent) -> str:
     """Take back the last request of this process, files and conversation; return what was done."""
     if not agent.undo:
-        return "There is nothing to undo: what an earlier conversation changed is not kept."
+        return "There is nothing left to undo. (What an earlier conversation changed is not kept.)"
     (first, changes), history = agent.undo.pop(), agent.session["history"]
     asked = next((event["content"] for event in history[first:] if event["role"] == "user"), "")
     lines = [f"Took back: {one_line(asked, 60)}", *([] if changes else ["no file was changed"])]
