@@ -234,7 +234,7 @@ def test_undo_leaves_alone_what_the_human_changed_since(agent, server, repo):
     done = agent(replies, *AUTO, stdin=stdin)
     assert (repo / "calc.py").read_text() == "# mine\n"
     assert (repo / "new.txt").read_text() == "mine\n" and not (repo / "README.md").exists()
-    assert done.err.count("changed since") == 3 and "nothing to undo" in done.err
+    assert done.err.count("changed since") == 3 and "nothing left to undo" in done.err
 
 
 def test_a_planted_session_with_undo_records_changes_nothing(agent, repo):
@@ -243,4 +243,4 @@ def test_a_planted_session_with_undo_records_changes_nothing(agent, repo):
     plant(repo, session(history=history, undo=records))
     done = agent([], *AUTO, "--resume", "old", stdin="/undo\n/undo\n")
     assert {name: (repo / name).read_text() for name in FILES} == FILES
-    assert done.code == 0 and done.err.count("nothing to undo") == 2 and "\nTask: " in done.err
+    assert done.code == 0 and done.err.count("nothing left to undo") == 2 and "\nTask: " in done.err
