@@ -224,9 +224,7 @@ def measure_start(runs: int = 15) -> None:
             bare.append(1000 * (time.perf_counter() - before))
             with Stopwatch(lambda _: DONE) as server:
                 before = time.perf_counter()
-                run_program(
-                    folder, env, server.url, "--approval=ask", "What is package0/module00.py?"
-                )
+                run_program(folder, env, server.url, "--approval=ask", "See package0/module00.py.")
                 whole.append(1000 * (server.came[0] - before))
             shutil.rmtree(folder / ".mini-coding-agent")
     python, start = statistics.median(bare), statistics.median(whole)
