@@ -380,8 +380,8 @@ class WorkspaceContext:
             with contextlib.suppress(ToolError):
                 made.project_docs[name] = clip(read_text(root / name).strip(), most)
         if repo:
-            head = git(root, "rev-parse", "--abbrev-ref", "origin/HEAD").strip()
-            made.default_branch = head.removeprefix("origin/") or "-"
+            head = git(root, "symbolic-ref", "--short", "refs/remotes/origin/HEAD")
+            made.default_branch = head.strip().removeprefix("origin/") or "-"
             made.branch = git(root, "symbolic-ref", "--short", "HEAD").strip() or "-"
             made.recent_commits = visible(git(root, "log", "-5", "--format=%s"), "\n").splitlines()
             names = git(root, "config", "--list", "--name-only", "--includes")
@@ -832,11 +832,13 @@ def find_below(agent: MiniAgent, raw: str) -> tuple[str, list[str]]:
 def search(agent: MiniAgent, pattern: str, path: str = ".") -> str:
     """Return the lines that match, as path:number: line."""
     view, found, expression = View(agent), list[str](), re.compile(re.escape(pattern))
+    hint = "tried as plain text only, as this is no expression that is sure to end"
     with contextlib.suppress(re.error, OverflowError, RecursionError):
         # What may run for ever, as (a+)+$ or a*a*a*b, repeats a group or repeats too often.
         if not re.search(r"\)[*+{]|([*+{].*){3}", pattern):  # \| and [:space:] are grep's
             known = pattern.replace("\\|", "|").replace("[:space:]", r"\s")
             expression = re.compile(f"{known}|{re.escape(pattern)}")
+            hint = "what git ignores: only by its path"
     for name in find_below(agent, path)[1]:
         for number, line in enumerate(view.text(name).splitlines(), 1):
             # In pieces that overlap, since some expressions take the square of a line's length.
@@ -844,7 +846,6 @@ def search(agent: MiniAgent, pattern: str, path: str = ".") -> str:
             if match := next(filter(None, map(expression.search, pieces)), None):
                 start = max(match.start() - 100, 0)
                 found.append(f"{name}:{number}: {match.string[start : start + 300]}")
-    hint = "what git ignores: only by its path; what repeats a lot: only as plain text"
     return clip("\n".join(found), RESULT_CHARS) or f"no line matches {pattern!r} ({hint})"
 
 
@@ -935,11 +936,10 @@ def change_file(agent: MiniAgent, real: Path, after: str, verb: str) -> Iterator
     agent.turn.changes[name] = agent.turn.changes.get(name, (old, new))[0], new
     real.parent.mkdir(parents=True, exist_ok=True)
     replace_file(real, new)
-    shown = [line for line in diff[2:] if line.startswith(("+", "-"))]
     said = f"{verb} {name} ({len(after)} chars)" + (", a new file" if old is None else "")
     problem = "" if syntax_error(name, before) else syntax_error(name, after)
     said += f"\nerror: but {name} does not parse: {problem}. Correct it." if problem else ""
-    counts = [sum(line[0] == sign for line in shown) for sign in "+-"]
+    counts = [sum(line[0] == sign for line in diff[2:]) for sign in "+-"]
     yield said, {"file": name, "changed": counts, "ok": not problem}
 
 
@@ -974,8 +974,8 @@ def lost_names(agent: MiniAgent, before: str, after: str) -> list[str]:
     old, new, request = DEFINED.findall(before), DEFINED.findall(after), agent.turn.request
     gone = Counter(old + IMPORT.findall(before)) - Counter(new + IMPORT.findall(after))
     told = request if re.search(REMOVES, request) else ""
-    is_used = r"(?<![.\w]){}[(.]".format
-    lost = [n for n in gone if re.search(is_used(n), after) or (n in old and n not in told)]
+    used = [name for name in gone if re.search(rf"(?<![.\w]){name}[(.]", after)]
+    lost = [name for name in gone if name in used or (name in old and name not in told)]
     return lost if len(new) < len(old) or set(new) & set(old) else []
 
 

@@ -23,6 +23,7 @@ DOUBTED = [
     ("Fix add.", [shell("grep 'b + a' *.py"), DONE, NEW], "last call failed"),
     ("What is calc.py?", ["<final>your answer to the user</final>", IT_IS], "one of the forms"),
     ("Fix add in calc.py, ok?", [DONE, NEW], "Nothing was changed yet"),
+    ("Fix add.", ['<tool_call>{"name": "run_shell"}</tool_call>', NEW], "there is no tool"),
 ]
 
 
