@@ -50,7 +50,7 @@ from urllib.parse import unquote
 from urllib.request import ProxyHandler, Request, build_opener, getproxies, proxy_bypass
 
 __version__ = "0.2.0"
-Event = dict[str, Any]  # role, content, created_at; a tool's also name, args, ok, what it did
+Event = dict[str, Any]  # role, content, created_at; a call's also name, args, ok, what it did
 
 
 class ToolError(ValueError):
@@ -107,12 +107,12 @@ class MiniAgent:
         self.bytes_per_token = 3.0  # until the first reply tells
         self.turn = Turn(self)
         self.always: set[str] = set()  # what the human allowed until the program ends
-        self.undo: list[tuple[int, Changes]] = []  # for each request: its first event, its changes
+        self.undo: list[Turn] = []
 
     def ask(self, user_message: str) -> str:
         """Work on one request; return the answer, or why there is none. Raise RuntimeError."""
         self.turn = Turn(self, user_message)
-        self.undo.append((self.turn.first, self.turn.changes))
+        self.undo.append(self.turn)
         if re.search(r"(?i)\bfail", self.turn.asked) and self.turn.wants_change():
             self.turn.run_check()  # how it fails is worth more to the model than the files
         attach_files(self)
@@ -145,10 +145,7 @@ class MiniAgent:
         """Return the real path of one that the model wrote; raise ToolError if it leaves."""
         if re.search(r"[\x00-\x1f\x7f]|^~|^\$|^[A-Za-z]:[\\/]", raw):
             raise ToolError(f"{raw!r} is no path relative to the project, in plain characters")
-        try:
-            real = (self.root / raw.replace("\\", "/")).resolve()
-        except (OSError, RuntimeError, ValueError):
-            raise ToolError(f"{raw} can't be followed") from None
+        real = Path(os.path.realpath(self.root / raw.replace("\\", "/")))
         if (real != self.root and self.root not in real.parents) or real.is_symlink():  # a loop
             raise ToolError(f"path escapes workspace: {raw}")
         if PROTECTED & {part.casefold().rstrip(". ") for part in real.relative_to(self.root).parts}:
@@ -191,15 +188,17 @@ class Turn:
                 self.run_calls(reply)
             elif self.believes(reply):
                 return
+        if self.changed() and not self.has_failed():
+            self.run_check()  # what stands half done should be known to the human, too
         why = "the model gets no further" if self.slips else "--max-steps is reached"
         self.outcome, self.answer = "limit", f"Stopped: {why}. Use other words or a larger model."
 
     def query(self) -> str:
         """Send the prompt, folded if it is too long; return the model's reply."""
         agent, view = self.agent, View(self.agent)  # what a reply can refer to, see 3a
-        texts = [view.text(path) for path in view.seen[-8:]]
         # A file is written whole, so there is room for the largest in view; more after a cut.
-        room = agent.max_new_tokens + count_tokens(agent, max(texts, key=len, default=""))
+        largest = max(map(view.text, view.seen[-8:]), key=len, default="")
+        room = agent.max_new_tokens + count_tokens(agent, largest)
         room *= 2 if self.was_cut else 1
         prompt = fit_prompt(agent, room)
         try:
@@ -219,8 +218,7 @@ class Turn:
     def run_calls(self, calls: Sequence[Call]) -> None:
         """Run the calls of a reply in their order, up to the first that fails."""
         if all(self.is_repeated(call) for call in calls):
-            todo = AGAIN if self.has_failed() else self.doubt("") or NEXT
-            self.slip(f"You did exactly this already; its result stands above. {todo}")
+            self.slip(f"You did this already; its result stands above. {self.doubt('') or NEXT}")
         else:
             for call in calls:
                 if not self.agent.record(run_call(self.agent, call))["ok"]:
@@ -265,9 +263,10 @@ class Turn:
             return "The last call failed, so the request is not fulfilled yet. Correct it."
         if self.is_unchanged() and wants_change:
             return NOTHING
-        if not (self.calls() or View(self.agent).seen or self.slips):
+        is_first = len(self.agent.session["history"]) == self.first + 1  # event, the request
+        if is_first and not (View(self.agent).seen or self.slips):
             return f"You have not looked at anything yet. {FORMS}"
-        return FORMS if len(answer) > 20 and answer in NEXT else ""  # it repeats what we said
+        return FORMS if len(answer) > 20 and answer in NEXT + AGAIN else ""  # it repeats us
 
     def wants_change(self) -> bool | None:
         """Tell whether the request orders a change (words are not enough) or not; None: unsure."""
@@ -279,12 +278,12 @@ class Turn:
         return True if re.search(wish, rest) else None
 
     def calls(self) -> list[Event]:
-        """Return the turn's calls with their results: the model's, checks, attached files."""
+        """Return the turn's calls with their results: the model's, and checks."""
         return [e for e in self.agent.session["history"][self.first :] if e["role"] == "tool"]
 
     def has_failed(self) -> bool:
         """Tell whether the last call failed."""
-        return [call["ok"] for call in self.calls() if "attached" not in call][-1:] == [False]
+        return [call["ok"] for call in self.calls()[-1:]] == [False]
 
     def changed(self) -> list[str]:
         """Return the files that this turn changed, and not back again."""
@@ -416,8 +415,7 @@ class WorkspaceContext:
 # before without its tail, byte for byte. So no clock and no counter stands in the prefix.
 # The forms decide more than anything else in this file. Code models write prose, a path, and below
 # it the whole file in a code block, whatever they are told; so this is the form of writing. <final>
-# is not among them, or a small model would write it first: the tail offers it after a step. The
-# examples name a file of this workspace, as any other name would be read, run and edited.
+# is not among them, or a small model would write it first: the tail offers it after a step.
 
 PLACEHOLDER = "the whole text of the file, every line of it"
 RULES = """\
@@ -475,11 +473,11 @@ def as_listing(path: str, text: str) -> str:
 def event_text(event: Event) -> str:
     """Return an event as the model reads it, the same way for ever."""
     role, content = event["role"], defused(event["content"])
-    if role == "tool" and not event.get("attached"):
+    if role == "tool":
         call = defused(render(Call(event["name"], event["args"])))
         return f"\n{STEP}\n{call}\n{RESULT}\n{content}\n"
     asked, said = f"\n{REQUEST} {content}\n", f"\n{ANSWER}\n{content}\n"
-    return {"user": asked, "assistant": said, "tool": f"\n{content}\n"}[role]
+    return {"user": asked, "assistant": said, "file": f"\n{content}\n"}[role]
 
 
 def attach_files(agent: MiniAgent) -> None:
@@ -488,15 +486,18 @@ def attach_files(agent: MiniAgent) -> None:
     for path in [p for p in view.absent() if f"@{p}" in view.request or f'@"{p}"' in view.request]:
         agent.tell("notice", f"there is no file {path} to attach")
     sizes = {path: os.path.getsize(agent.root / path) for path in view.files}
-    names, wanted = view.identifiers(), list(sizes)
+    names, wanted, attached = view.identifiers(), list(sizes), list[str]()
     if sum(sizes.values()) > SMALL_WORKSPACE:
         fitting = [path for path, size in sizes.items() if 0 < size <= ATTACHED_FILE]
         defining = [p for p in fitting[:1_000] if names and view.defined(p) & set(names)]
         wanted = [p for p in dict.fromkeys(view.named() + defining) if p in fitting][:3]
     for path in wanted:
-        event = run_call(agent, Call("read_file", {"path": path, "only": " ".join(names)}))
-        if event["ok"] and defused(event["content"]) not in shown:
-            agent.record(event | {"attached": True})
+        with contextlib.suppress(ToolError):
+            text, facts = read_file(agent, path)
+            if defused(text) not in shown:
+                attached.append(agent.record({"role": "file", "content": text} | facts)["file"])
+    if attached:
+        agent.tell("attached", ", ".join(attached))
 
 
 # -- 3. Tools, validation, permissions -------------------------------------------------------------
@@ -511,7 +512,6 @@ def attach_files(agent: MiniAgent) -> None:
 #     something else, and it is shell, or quotes an illustration
 # INVARIANT: a risky call that breaks off is not run: its end is the fence or the closing element.
 # INVARIANT: a call inside of something else is not run: in thinking, in a file, in a quotation.
-# (What was wrapped as a whole is no quotation: a <tool> as all of a block, a listing in <final>.)
 
 
 class Call(NamedTuple):
@@ -604,7 +604,8 @@ def parse(raw: str, cut: bool, view: View) -> list[Call] | str:
         blocks += [block for block in read_blocks(answer)[0] if view.is_path(head_of(block[0]))]
     if is_open or cut:
         raise ToolError("a code block has no sure end; around other blocks it needs longer fences")
-    calls = written_files(blocks, view)
+    is_question = view.agent.turn.wants_change() is False  # its blocks are illustrations
+    calls = [] if is_question else written_files(blocks, view)
     if element.startswith("<tool"):
         calls.append(read_call(element))
     return calls or answer or text
@@ -801,19 +802,20 @@ def find(agent: MiniAgent, raw: str, folder: bool = False) -> tuple[str, Path]:
 
 
 @Tool('<tool name="read_file">{file}</tool>')
-def read_file(agent: MiniAgent, path: str, start: int = 1, only: str = "") -> tuple[str, Event]:
-    """Show a file from a line on; for `attach_files`, of a long one the definitions in `only`."""
+def read_file(agent: MiniAgent, path: str, start: int = 0) -> tuple[str, Event]:
+    """Show a file from a line on; of a long one, without a line, what the request names."""
     name, real = find(agent, path)
     text = read_text(real)
-    lines, first = text.splitlines(keepends=True), max(int(start), 1)
-    shown, last, note = lines[first - 1 :][:READ_LINES], first - 1 + READ_LINES, ""
+    lines, first, note = text.splitlines(keepends=True), max(int(start), 1), ""
+    shown, last = lines[first - 1 :][:READ_LINES], first - 1 + READ_LINES
     known = definitions(text) if len(lines) > LONG_FILE else []
-    if parts := [part for other, part in known if other in only.split()]:
-        shown = ["\n\n\n".join(parts)]
-        note = "\n[What the request names is shown; read_file shows the rest.]"
-    elif last < len(lines):
+    names = [] if int(start) else View(agent).identifiers()
+    if parts := [part for other, part in known if other in names]:
+        shown, last = ["\n\n\n".join(parts)], 0
+    if last < len(lines):
         more = f'<tool name="read_file" start="{last + 1}">{name}</tool>'
-        note = f"\n[lines {first} to {last} are shown; to go on: {more}]"
+        what = f"lines {first} to {last} are shown" if last else "what the request names is shown"
+        note = f"\n[{what}; to go on: {more}]"
     if len(lines) > LONG_FILE:
         note += (PART_FORM if known else PATCH_FORM).format(path=name, lines=len(lines))
     listing = as_listing(name, clip("".join(shown), READ_CHARS))
@@ -928,7 +930,7 @@ def change_file(agent: MiniAgent, real: Path, after: str, verb: str) -> Iterator
         raise ToolError(f"{name} has exactly this text already; nothing was changed")
     guard(agent, name, before, after)
     texts = before.splitlines(), after.splitlines()
-    diff = list(difflib.unified_diff(*texts, name, name, lineterm="", n=2))
+    diff = list(difflib.unified_diff(*texts, name if old else "/dev/null", name, lineterm="", n=2))
     yield "\n".join(diff) or f"{name}: {'only line ends change' if old else 'a new empty file'}"
     if old != (real.read_bytes() if real.exists() else None):
         raise ToolError(f"{name} was changed in the meantime; read it again")
@@ -958,25 +960,23 @@ def replace_file(path: Path, data: bytes, mode: int | None = None) -> None:
 
 
 def syntax_error(name: str, text: str) -> str:
-    """Return why Python or JSON does not parse; "" if it does, or is something else."""
+    """Return why a Python program does not parse; "" if it does, or is something else."""
     try:
         if name.endswith(".py"):
             compile(text, name, "exec", dont_inherit=True)
-        elif name.endswith(".json") and text:
-            json.loads(text)
     except (ValueError, SyntaxError, RecursionError) as error:
         return str(error)
     return ""
 
 
-def lost_names(agent: MiniAgent, before: str, after: str) -> list[str]:
-    """Return what a change takes away: definitions not said to go, and all that is still used."""
+def lost_names(agent: MiniAgent, before: str, after: str) -> dict[str, bool]:
+    """Return the definitions and imports that a change takes away, and if they are still used."""
     old, new, request = DEFINED.findall(before), DEFINED.findall(after), agent.turn.request
     gone = Counter(old + IMPORT.findall(before)) - Counter(new + IMPORT.findall(after))
     told = request if re.search(REMOVES, request) else ""
-    used = [name for name in gone if re.search(rf"(?<![.\w]){name}[(.]", after)]
-    lost = [name for name in gone if name in used or (name in old and name not in told)]
-    return lost if len(new) < len(old) or set(new) & set(old) else []
+    used = {name: bool(re.search(rf"(?<![.\w]){name}[(.]", after)) for name in gone}
+    lost = {name: yes for name, yes in used.items() if yes or (name in old and name not in told)}
+    return lost if len(new) < len(old) or set(new) & set(old) else {}  # or all got other names
 
 
 def guard(agent: MiniAgent, name: str, before: str, after: str) -> None:
@@ -987,16 +987,14 @@ def guard(agent: MiniAgent, name: str, before: str, after: str) -> None:
     is_test = re.search(r"(^|/)test_|[._]test\.", name)
     lost = lost_names(agent, before, after)
     is_most = len(gone) >= 4 and not View(agent).is_half(name, after)
-    if turn.wants_change() is False:
-        why = "the request is a question. Answer it."
-    elif gone and is_fix and is_test and f"in {name}" not in turn.asked:
+    if gone and is_fix and is_test and f"in {name}" not in turn.asked:
         why = "the tests say what is right. Change the program, not the tests."
     elif is_most or lost:
         why = f"it would remove {len(gone)} lines of {name}:\n" + "\n".join(gone[:8])
         why += "\nWrite the complete new text of the file, with everything that stays."
-    # What is still called, or most of a long file, can't be meant to go: no second try for that.
-    is_still_called = any(re.search(rf"\b{lost_name}\(", after) for lost_name in lost)
-    if why and (is_still_called or (is_most and len(gone) > LONG_FILE) or name not in turn.warned):
+    # What is still used, or most of a long file, can't be meant to go: no second try for that.
+    is_final = any(lost.values()) or (is_most and len(gone) > LONG_FILE)
+    if why and (is_final or name not in turn.warned):
         turn.warned.add(name)
         raise ToolError(f"{GUARDED}, since {why}")
 
@@ -1073,7 +1071,7 @@ TESTS = [  # a file that there is, what it holds, the command that runs the test
 
 
 def check_command(agent: MiniAgent) -> str:
-    """Return what judges a change, or "": a command asked for, the tests, one that failed."""
+    """Return what judges a change: a command asked for, or the tests; "" if there is none."""
     view = View(agent)
     if named := NAMED_COMMAND.search(agent.turn.asked):
         return named[1] or named[2]
@@ -1084,8 +1082,7 @@ def check_command(agent: MiniAgent) -> str:
         for path in view.files:
             if re.fullmatch(pattern, path) and re.search(content, "\n" + view.text(path)):
                 return command.format(folder=path.partition("/")[0])
-    failed = [call for call in agent.turn.calls() if "exit_code" in call and not call["ok"]]
-    return str(failed[-1]["args"]["command"]) if failed else ""
+    return ""
 
 
 # ---- 3d. The gate ----
@@ -1252,17 +1249,18 @@ def undo_request(agent: MiniAgent) -> str:
     """Take back the last request of this process, files and conversation; return what was done."""
     if not agent.undo:
         return "There is nothing left to undo. (What an earlier conversation changed is not kept.)"
-    (first, changes), history = agent.undo.pop(), agent.session["history"]
-    asked = next((event["content"] for event in history[first:] if event["role"] == "user"), "")
-    lines = [f"Took back: {one_line(asked, 60)}", *([] if changes else ["no file was changed"])]
-    for name, (old, new) in changes.items():
+    turn = agent.undo.pop()
+    lines = [f"Took back: {one_line(turn.request, 60)}"]
+    lines += [] if turn.changes else ["no file was changed"]
+    for name, (old, new) in turn.changes.items():
         path, said = agent.root / name, "was changed since, and stays as it is"
         if path.is_file() and path.read_bytes() == new:
             replace_file(path, old) if old is not None else path.unlink()
             said = "removed" if old is None else "put back"
         lines.append(f"{name} {said}")
-    del history[first:]
-    agent.session["fold"], agent.turn = min(agent.session.get("fold", 0), first), Turn(agent)
+    del agent.session["history"][turn.first :]
+    agent.session["fold"] = min(agent.session.get("fold", 0), turn.first)
+    agent.turn = Turn(agent)
     if agent.session_store:
         agent.session_store.save(agent.session)
     return "\n".join(lines)
@@ -1515,8 +1513,10 @@ class Terminal:
             parts.append(f"ran {one_line(call['args']['command'], 40)}: {result}{when}")
         parts += ["nothing changed"] if turn.is_unchanged() else ["not checked"] if when else []
         parts += ["/undo takes it back"] if turn.changed() and self.can_undo else []
-        parts += ["NOT DONE: the record says otherwise"] if turn.outcome == "contradicted" else []
-        return " · ".join([*parts, "{} tokens in, {} out".format(*turn.tokens)])
+        reason = "its last call failed" if turn.has_failed() else "the record says otherwise"
+        parts += [f"NOT DONE: {reason}"] if turn.outcome == "contradicted" else []
+        parts += ["{} tokens in, {} out".format(*turn.tokens)] if any(turn.tokens) else []
+        return " · ".join(parts)
 
     def work(self, request: str) -> int:
         """Work on one request, print answer and summary; return the exit code."""

@@ -65,7 +65,7 @@ def events(root, role="tool"):
     """What the sessions of a folder hold, without the files that were attached."""
     files = sorted(root.glob(".mini-coding-agent/sessions/*.json"))
     history = [e for file in files for e in json.loads(file.read_text("utf-8"))["history"]]
-    return [e for e in history if e["role"] == role and not e.get("attached")]
+    return [e for e in history if e["role"] == role]
 
 
 def commands(root):

@@ -18,7 +18,7 @@ RISKY = {
     "patch_file": call("patch_file", path="calc.py", old_text="a + b", new_text="b + a"),
     "run_shell": shell("echo x > ran.txt"),
 }
-MODES: dict[str, tuple[list[str], str, bool, str, int | None]] = {  # ..., happens, told, exit code
+MODES: dict[str, tuple[list[str], str, bool, str, int]] = {  # ..., happens, told, exit code
     "auto": (["--approval", "auto", "Do it."], "", True, "", 0),
     "yes": ([], "Do it.\ny\n", True, "", 0),
     "always": ([], "Do it.\nAlways\n", True, "", 0),
@@ -30,7 +30,7 @@ MODES: dict[str, tuple[list[str], str, bool, str, int | None]] = {  # ..., happe
     "piped data": (["Do it."], "y\ny\ny\n", False, "--approval", 3),
     "never": (["--approval", "never", "Fix it."], "y\n", False, "--approval", 3),
     "no order": (["--approval", "never", "Review it."], "", False, "in words", 0),
-    "plan": (["--approval", "auto", "--plan", "Do it."], "", False, "plan mode", None),
+    "plan": (["--approval", "auto", "--plan", "Do it."], "", False, "plan mode", 0),
     "subagent": (["--approval", "auto", "Do it."], "", False, "subagent", 0),
 }
 
@@ -49,14 +49,10 @@ def test_a_risky_call_happens_only_where_mode_and_human_let_it(agent, server, re
     done = agent(replies, *flags, stdin=typed)
     assert (tree(repo) != before) == happens and "Traceback" not in done.err
     denied = [prompt for prompt in server.prompts if f"approval denied for {tool}" in prompt]
-    assert bool(denied) == (not happens and code != 130) and all(told in p for p in denied)
-    assert code in (None, done.code), done.err
-
-
-@pytest.mark.parametrize("tool", ["write_file", "patch_file"])
-def test_a_plan_is_an_answer_though_a_change_was_denied_on_the_way(agent, tool):
-    done = agent([RISKY[tool]], "--plan", "Do it.")
-    assert (done.code, done.out) == (0, "done\n")
+    is_illustration = tool == "write_file" and mode in ("no order", "plan", "subagent")
+    is_denied = not happens and code != 130 and not is_illustration
+    assert bool(denied) == is_denied and all(told in p for p in denied)
+    assert done.code == code, done.err
 
 
 def test_always_holds_for_this_file_tool_or_this_command_until_the_program_ends(agent, repo):

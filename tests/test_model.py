@@ -50,7 +50,7 @@ def test_a_fault_of_the_server_is_one_sentence_and_the_session_goes_on(agent, se
     fault, words = FAULTS[name]
     said(agent([write("new.txt"), fault, fault], *AUTO, "--ollama-timeout", "0.3", "add it"), words)
     (file,) = repo.glob(".mini-coding-agent/sessions/*.json")
-    roles = [e["role"] for e in json.loads(file.read_text())["history"] if not e.get("attached")]
+    roles = [e["role"] for e in json.loads(file.read_text())["history"] if e["role"] != "file"]
     assert roles == ["user", "tool"] and (repo / "new.txt").read_text() == "x\n"
     done = agent([], "--resume", "latest", "and now?")
     assert (done.code, done.out) == (0, "done\n") and "add it" in server.prompts[-1]

@@ -54,7 +54,7 @@ def test_each_event_is_saved_before_the_model_is_asked_again_and_for_its_owner_a
             (file,) = folder(git_repo).iterdir()
             assert stat.S_IMODE(file.stat().st_mode) == 0o600
             history = json.loads(file.read_text())["history"]
-            saved.append([e["role"] for e in history if not e.get("attached")])
+            saved.append([e["role"] for e in history if e["role"] != "file"])
             return reply
 
         return item

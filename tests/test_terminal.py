@@ -122,7 +122,7 @@ def test_a_command_says_what_it_did_and_never_reaches_the_model(talk, server):
 
 
 def test_plan_mode_shows_in_the_prompt_and_ends_as_it_began(talk, repo):
-    tty = talk(write("calc.py", NEW), DONE, write("calc.py", NEW), args=AUTO)
+    tty = talk(shell("rm calc.py"), DONE, write("calc.py", NEW), args=AUTO)
     shown = say(tty, "/plan Change calc.py.")
     assert shown.endswith("plan> ") and "denied" in shown and (repo / "calc.py").read_text() != NEW
     assert "plan> " not in say(tty, "/plan")

@@ -7,6 +7,7 @@ import stat
 import pytest
 
 from conftest import FILES, within, write_files
+from ollama_replies import shell
 
 CALC = FILES["calc.py"]
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX")
@@ -143,7 +144,7 @@ def test_what_can_not_be_done_is_an_error_that_helps(repo, make, name, args, wor
 @pytest.mark.parametrize("path, before, after, named", [
     ("calc.py", CALC, CALC.replace("(a, b):", "(a, b"), True), ("new.py", None, "def f(:\n", True),
     ("broken.py", "def f(:\n", "def g(:\n", False),
-    ("data.json", '{"a": 1}\n', '{"a": 1,}\n', True), ("notes.txt", "x = 1\n", "def f(:\n", False),
+    ("notes.txt", "x = 1\n", "def f(:\n", False),
 ])  # fmt: skip
 def test_a_syntax_error_is_named_where_none_was(repo, make, path, before, after, named):
     write_files(repo, {path: before} if before else {})
@@ -241,11 +242,11 @@ def test_wrong_arguments_are_named_and_nothing_is_asked(make, name, args, words)
 
 
 def test_a_subagent_only_looks_has_none_of_its_own_and_hands_back_its_answer(repo, make):
-    replies = ["a.txt\n```\nx\n```", '<tool name="delegate">go on</tool>', "<final>It is.</final>"]
+    replies = [shell("touch a.txt"), '<tool name="delegate">go on</tool>', "<final>It is.</final>"]
     agent = make('<tool name="delegate">write a.txt</tool>', *replies)
     agent.ask("What is here?")
     prompts = agent.model_client.prompts
-    assert "approval denied for write_file" in prompts[2] and not (repo / "a.txt").exists()
+    assert "approval denied for run_shell" in prompts[2] and not (repo / "a.txt").exists()
     assert "a subagent can't delegate" in prompts[3]
     said = use(make(*["<final>six</final>"] * 2), "delegate", "count")
     assert said == "delegate_result:\nsix"
