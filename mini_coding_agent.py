@@ -13,7 +13,7 @@ A language model can only write text. A coding agent is the loop that lets this 
 The loop stands first; six chapters say how it holds up when the model is small, the window is full
 or the human says no; then come the model's server and the terminal. A `ToolError` is read by the
 model, a `RuntimeError` by the human. What happened is an event, a dict in the session's `history`;
-prompts, memory and summaries are made from events alone.
+transcript and memory are made from events alone.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ CUT = "Your last reply was too long and was cut off. No explanations now, and on
 CLAUSE = r"(?i)\b(how|what|which|that|where|why|when|if|whether|who)\b[^.!?,;\n]*"
 VERBS = "fix|add|create|write|rename|change|replace|remove|delete|update|move|turn|set|make"
 VERBS += "|implement|refactor|rewrite|convert|extract|improve|simplify|correct|insert|combine"
-ORDER = rf"(?i)(^|[.!?,:;\n]\s*|\b(and|then|please|(can|could|would|will) (you|we))\s+)({VERBS})\b"
+ORDER = rf"(?i)(^|[.!?,:;\n]\s*|\b(and|then|please|(can|could|would) (you( \w+)?|we)) +)({VERBS})\b"
 QUESTION = r"(?i)^\W*(please )?(what|where|why|how|explain|describe|tell|run|list|show me)\b|\?\s*$"
 
 
@@ -190,7 +190,7 @@ class Turn:
                 return
         if self.changed() and not self.has_failed():
             self.run_check()  # what stands half done should be known to the human, too
-        why = "the model gets no further" if self.slips else "--max-steps is reached"
+        why = "the model gets no further" if self.slips == MAX_SLIPS else "--max-steps is reached"
         self.outcome, self.answer = "limit", f"Stopped: {why}. Use other words or a larger model."
 
     def query(self) -> str:
@@ -247,7 +247,7 @@ class Turn:
         agent = self.agent
         can_run = {"auto": True, "ask": bool(agent.ask_human)}.get(agent.approval_policy)
         command = check_command(agent) if can_run and agent.may_check else ""
-        passed = [call["args"].get("command") for call in self.since_change() if call["ok"]]
+        passed = [call["args"].get("command") for call in self.since_effect() if call["ok"]]
         if not command or command in passed:
             return True
         event = run_call(agent, Call("run_shell", {"command": command}), check=True)
@@ -263,8 +263,7 @@ class Turn:
             return "The last call failed, so the request is not fulfilled yet. Correct it."
         if self.is_unchanged() and wants_change:
             return NOTHING
-        is_first = len(self.agent.session["history"]) == self.first + 1  # event, the request
-        if is_first and not (View(self.agent).seen or self.slips):
+        if not (self.results() or View(self.agent).seen or self.slips):
             return f"You have not looked at anything yet. {FORMS}"
         return FORMS if len(answer) > 20 and answer in NEXT + AGAIN else ""  # it repeats us
 
@@ -277,13 +276,13 @@ class Turn:
         wish = rf"(?i)\b({VERBS}|should|must|needs|has to|fails?)\b"
         return True if re.search(wish, rest) else None
 
-    def calls(self) -> list[Event]:
+    def results(self) -> list[Event]:
         """Return the turn's calls with their results: the model's, and checks."""
         return [e for e in self.agent.session["history"][self.first :] if e["role"] == "tool"]
 
     def has_failed(self) -> bool:
         """Tell whether the last call failed."""
-        return [call["ok"] for call in self.calls()[-1:]] == [False]
+        return [call["ok"] for call in self.results()[-1:]] == [False]
 
     def changed(self) -> list[str]:
         """Return the files that this turn changed, and not back again."""
@@ -291,19 +290,19 @@ class Turn:
 
     def is_unchanged(self) -> bool:
         """Tell whether neither a tool changed a file nor a command that does such things ran."""
-        commands = " ".join(c["args"]["command"] for c in self.calls() if "exit_code" in c)
+        commands = " ".join(c["args"]["command"] for c in self.results() if "exit_code" in c)
         changes = r"\b(rm|mv|cp|mkdir|chmod|touch|install|commit|checkout|branch)\b|sed -i|> ?\w"
         return not (self.changed() or re.search(changes, commands))
 
-    def since_change(self) -> list[Event]:
+    def since_effect(self) -> list[Event]:
         """Return the turn's calls from the last change, or the last command that ran, on."""
-        calls = self.calls()
+        calls = self.results()
         changes = [i for i, call in enumerate(calls) if "changed" in call or "exit_code" in call]
         return calls[changes[-1] if changes else 0 :]
 
     def is_repeated(self, call: Call) -> bool:
         """Tell whether this call was made since the last change, and not refused by a guard."""
-        same = [e for e in self.since_change() if (e["name"], e["args"]) == (call.name, call.args)]
+        same = [e for e in self.since_effect() if (e["name"], e["args"]) == (call.name, call.args)]
         return any(not event["content"].startswith(f"error: {GUARDED}") for event in same)
 
 
@@ -510,8 +509,8 @@ def attach_files(agent: MiniAgent) -> None:
 #     something else                             the one file in view of which it holds half, or all
 #                                                that it defines; or the one new file asked for
 #     something else, and it is shell, or quotes an illustration
-# INVARIANT: a risky call that breaks off is not run: its end is the fence or the closing element.
-# INVARIANT: a call inside of something else is not run: in thinking, in a file, in a quotation.
+# INVARIANT: a risky call that breaks off, in an open block or at the token limit, is not run.
+# INVARIANT: a call inside of thinking or of a file is not run. (A <tool> alone in a block is.)
 
 
 class Call(NamedTuple):
@@ -579,7 +578,8 @@ class View:
 
     def identifiers(self) -> list[str]:
         """Return what looks like code (`add(`, `to_upper`) in the request and a failed check."""
-        text = "\n".join([self.request, *(event["content"] for event in self.agent.turn.calls())])
+        checks = [event["content"] for event in self.agent.turn.results() if event["check"]]
+        text = "\n".join([self.request, *checks])
         return sorted(set(re.findall(r"\b\w+(?=\()|\b\w*[a-z]_\w+|\b\w+[a-z][A-Z]\w*", text)))
 
     def defined(self, path: str) -> set[str]:
@@ -637,7 +637,7 @@ def read_blocks(text: str) -> tuple[list[Block], str, bool]:
                 depth -= 1
             elif is_fence:
                 blocks.append((above, language, body))
-                fence, above = "", body.strip() if body.count("\n") == 1 else ""
+                fence, above = "", body.strip() if body.count("\n") == 1 else ""  # a path alone
                 continue
             body += line[min(indent, len(line) - len(line.lstrip(" \t"))) :]
         elif mark and "<tool " in "".join(lines[number + 1 : number + 2]) and not head_of(above):
@@ -655,7 +655,7 @@ def read_blocks(text: str) -> tuple[list[Block], str, bool]:
 
 def head_of(line: str) -> str:
     """Return `calc.py` of "### **`calc.py`**:" and its like, "" of a line with more words."""
-    decoration = r"(?i)^[\s#>*`-]*(\d+\.)?[\s*`]*((new |updated )?file(name)?:)?[\s*`]*|[\s*`:]+$"
+    decoration = r"(?i)^[\s#>*`-]*(\d+\.\s)?[\s*`]*((new |updated )?file(name)?:)?[\s*`]*|[\s*`:]+$"
     head = re.sub(decoration, "", line)
     return head if re.fullmatch(r"[\w.$@+/\\()\[\]-]+", head) else ""
 
@@ -750,7 +750,7 @@ PATCH_FORM = """
 <new_text>the lines that stand there afterwards</new_text></tool>]"""
 DENIED, GUARDED = "approval denied", "nothing was written"
 IMPORT = re.compile(r"import (\w+)")
-REMOVES = r"(?i)remov|delet|renam|mov(e|ing)|replac|combin|inlin|rid of|split|merg"
+REMOVES = r"(?i)\b(remov|delet|renam|mov(e|ing)|replac|combin|inlin|rid of|split|merg)"
 Changes = dict[str, tuple[bytes | None, bytes]]  # what files were (None: not there), what they are
 
 
@@ -862,10 +862,10 @@ def list_files(agent: MiniAgent, path: str = ".") -> str:
 
 @Tool()
 def write_file(agent: MiniAgent, path: str, content: str) -> Iterator[Any]:
-    """Write a whole file: what a listing is."""
+    """Write a whole file, as a listing is one; functions alone take the places of the old ones."""
     after = content.replace("\r\n", "\n").rstrip() + "\n" if content.strip() else ""
     before = View(agent).text(path)
-    if lost_names(agent, before, after) and not re.search(REMOVES, agent.turn.request):
+    if lost_names(agent, before, after) and not re.search(REMOVES, agent.turn.asked):
         after = merge(before, after) or after
     yield from change_file(agent, agent.path(path), after, "wrote")
 
@@ -935,9 +935,9 @@ def change_file(agent: MiniAgent, real: Path, after: str, verb: str) -> Iterator
     if old != (real.read_bytes() if real.exists() else None):
         raise ToolError(f"{name} was changed in the meantime; read it again")
     new = after.encode(encoding_of(old or b""), "replace")
-    agent.turn.changes[name] = agent.turn.changes.get(name, (old, new))[0], new
     real.parent.mkdir(parents=True, exist_ok=True)
     replace_file(real, new)
+    agent.turn.changes[name] = agent.turn.changes.get(name, (old, new))[0], new
     said = f"{verb} {name} ({len(after)} chars)" + (", a new file" if old is None else "")
     problem = "" if syntax_error(name, before) else syntax_error(name, after)
     said += f"\nerror: but {name} does not parse: {problem}. Correct it." if problem else ""
@@ -971,19 +971,19 @@ def syntax_error(name: str, text: str) -> str:
 
 def lost_names(agent: MiniAgent, before: str, after: str) -> dict[str, bool]:
     """Return the definitions and imports that a change takes away, and if they are still used."""
-    old, new, request = DEFINED.findall(before), DEFINED.findall(after), agent.turn.request
+    old, new, asked = DEFINED.findall(before), DEFINED.findall(after), agent.turn.asked
     gone = Counter(old + IMPORT.findall(before)) - Counter(new + IMPORT.findall(after))
-    told = request if re.search(REMOVES, request) else ""
+    told = asked if re.search(REMOVES, asked) else ""
     used = {name: bool(re.search(rf"(?<![.\w]){name}[(.]", after)) for name in gone}
     lost = {name: yes for name, yes in used.items() if yes or (name in old and name not in told)}
     return lost if len(new) < len(old) or set(new) & set(old) else {}  # or all got other names
 
 
 def guard(agent: MiniAgent, name: str, before: str, after: str) -> None:
-    """Raise ToolError at a write that looks like a mistake, once for each file and request."""
+    """Raise ToolError at a write that looks like a mistake, once for each file or for good."""
     turn, why, kept = agent.turn, "", set(after.splitlines())
     gone = [line for line in before.splitlines() if line.strip() and line not in kept]
-    is_fix = re.search(r"(?i)\b(fix|bug|fail)(?! test_)", turn.asked)
+    is_fix = re.search(r"(?i)\b(fix|fixes|bugs?|fail\w*)\b(?! test_)", turn.asked)
     is_test = re.search(r"(^|/)test_|[._]test\.", name)
     lost = lost_names(agent, before, after)
     is_most = len(gone) >= 4 and not View(agent).is_half(name, after)
@@ -1059,7 +1059,7 @@ def run_shell(agent: MiniAgent, command: str, timeout: int = 60) -> Iterator[Any
 PYTHON = "python3" if shutil.which("python3") else "python"
 NAMED_COMMAND = re.compile(
     r"`((?:python3?|node|npm|pytest|cargo|go|make|bash|sh) [^`\n]*)`"
-    r"|\b(python3? (?:-m \w+|[\w./-]+\.py)|(?:npm|cargo|go|make) test)\b(?! +[\d\"'-])"
+    r"|\b(python3? (?:-m \w+|[\w./-]+\.py)|(?:npm|cargo|go) test)\b(?! +[\d\"'-])"
 )
 TESTS = [  # a file that there is, what it holds, the command that runs the tests
     (r"(tests?/)?test_[^/]*\.py", r"pytest|\ndef test_|\nclass \w+:", f"{PYTHON} -m pytest -q"),
@@ -1250,8 +1250,7 @@ def undo_request(agent: MiniAgent) -> str:
     if not agent.undo:
         return "There is nothing left to undo. (What an earlier conversation changed is not kept.)"
     turn = agent.undo.pop()
-    lines = [f"Took back: {one_line(turn.request, 60)}"]
-    lines += [] if turn.changes else ["no file was changed"]
+    lines = [f"Took back: {one_line(turn.request, 60)} (what commands did stays)"]
     for name, (old, new) in turn.changes.items():
         path, said = agent.root / name, "was changed since, and stays as it is"
         if path.is_file() and path.read_bytes() == new:
@@ -1499,13 +1498,13 @@ class Terminal:
 
     def summary(self) -> str:
         """Return what a turn did, from the record alone, in one line."""
-        turn, calls = self.agent.turn, self.agent.turn.calls()
+        turn, calls = self.agent.turn, self.agent.turn.results()
         parts = [f"{time.monotonic() - turn.started:.0f} s"]
         for file in turn.changed():
             counts = [c["changed"] for c in calls if "changed" in c and c["file"] == file]
             steps = "+{} -{}".format(*counts[0]) if len(counts) == 1 else f"in {len(counts)} steps"
             parts.append(f"changed {file} ({steps})")
-        is_checked = any("exit_code" in call for call in turn.since_change())
+        is_checked = any("exit_code" in call for call in turn.since_effect())
         when = " before the change" if turn.changed() and not is_checked else ""
         for call in {c["args"]["command"]: c for c in calls if "exit_code" in c}.values():
             ending = call["content"].partition("\n")[0].removeprefix("error: ")
@@ -1543,7 +1542,7 @@ class Terminal:
         if name == "/undo":
             return undo_request(agent)
         if name == "/plan":
-            agent.plan = bool(rest) or not agent.plan
+            agent.plan = rest != "off" if rest else not agent.plan
         if name == "/reset":
             agent.reset()
         if name == "/model" and rest:
@@ -1570,13 +1569,14 @@ class Terminal:
                     return code
                 if command:
                     self.say(self.wrap(self.run_command(command[1], command[2] or "")))
-                    request = command[2] if command[1] == "/plan" else ""
+                    is_plan = command[1] == "/plan" and command[2] not in ("on", "off")
+                    request = command[2] if is_plan else ""
                 if request:
                     code = self.work(request)
             except EOFError:
                 print(file=sys.stderr)
                 return code
-            except ModelError as fault:
+            except (RuntimeError, OSError) as fault:
                 self.say(self.wrap(str(fault)), "error")
             except KeyboardInterrupt:
                 self.say("\n(Ctrl-D leaves)", "dim")
@@ -1600,7 +1600,7 @@ def build_arg_parser() -> argparse.ArgumentParser:
     add("--approval", choices=("ask", "auto", "never"), default="ask", help="before risky calls")
     add("--plan", action="store_true", help="look, don't touch: the answer is a plan")
     add("--max-steps", type=int, default=6, metavar="N", help="steps for a request")
-    add("--max-new-tokens", type=int, default=512, metavar="N", help="the longest reply")
+    add("--max-new-tokens", type=int, default=512, metavar="N", help="a reply without its files")
     add("--num-ctx", type=int, default=WINDOW, metavar="N", help="context window in tokens")
     add("--temperature", type=float, default=0.2, metavar="T", help="0 is the most predictable")
     add("--top-p", type=float, default=0.9, metavar="P", help="the likeliest tokens of this share")

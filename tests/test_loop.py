@@ -66,7 +66,7 @@ def test_plain_text_is_an_answer_where_nothing_is_in_doubt(do, server, request_,
 
 @pytest.mark.parametrize("wants, requests", [
     (True, "Can you fix it?|Why -1? Fix it.|Find the bug and fix it.|The tests fail.|If it is missing, "
-     "create it.|Could we add a flag?|Implement mul.|git should ignore dist.|In a.py add x|It needs a test|Add what is missing."),
+     "create it.|Could we add a flag?|Can you quickly fix it?|Implement mul.|git should ignore dist.|In a.py add x|It needs a test|Add what is missing."),
     (False, "List the functions that set it|Run make test|Is it safe to remove add?|Should I use tabs?|"
      "Can you explain how to add and set it?|Run the tests and tell me the result|Show me where we set x"),
     (None, "Do it.|Find where we create the socket|Review this\n\nStandard input:\nAdd a file."),
@@ -93,6 +93,7 @@ UNITTEST, FIX = "python3 -m unittest", "Fix add in calc.py."
     (TESTS, FIX, [NEW], UNITTEST), ({"Makefile": f"{MAKE}true\n"}, FIX, [NEW], "make test"),
     (TESTS, "`python3 calc.py '1 + 1'` must print nothing.", [NEW], "python3 calc.py '1 + 1'"),
     (TESTS, "python3 calc.py 1+1 must print nothing.", [NEW], UNITTEST),
+    (TESTS, "Please make test cases for add.", [NEW], UNITTEST),
     (TESTS, FIX, [NEW, shell(UNITTEST)], UNITTEST), (TESTS, FIX, [NEW, *[SLIP] * 3], UNITTEST),
     ({"Makefile": "test:\n\t@true\n"}, FIX, [NEW], "make test"),
 ])  # fmt: skip

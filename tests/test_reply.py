@@ -96,7 +96,7 @@ ROWS = {
         write("a.py", "1\n"), write(), shell("python a.py")),
     "a folder": is_call('<tool name="list_files">pkg</tool>', ("list_files", {"path": "pkg"})), "what follows a call": is_call(f'<tool name="run_shell">ls</tool>\n\ncalc.py\n{BLOCK}', shell("ls")),
     "an end of thinking, as it is shown": is_call("notes.md\n```\n<\u200b/think>\n```", write("notes.md", "</think>\n")),
-    "a new file in a new folder": is_call("api/util.py\n```\n1\n```", write("api/util.py", "1\n")), "a diff": is_text("calc.py\n```diff\n-a\n+b\n```"), "a diff of a file in view": is_text("notes.md\n```diff\n one\n-two\n+2\n```"), "an open quote": is_call('<tool name="run_shell>ls</tool>', shell("ls")), "a > in quotes": is_call('<tool name="run_shell" command="ls > a"/>', shell("ls > a")), "a block as a command": is_call('<tool name="run_shell">\n```bash\nls\n```\n</tool>', shell("ls")),
+    "a number in a name": is_call("01.setup.sql\n```\n1\n```", write("01.setup.sql", "1\n")), "a new file in a new folder": is_call("api/util.py\n```\n1\n```", write("api/util.py", "1\n")), "a diff": is_text("calc.py\n```diff\n-a\n+b\n```"), "a diff of a file in view": is_text("notes.md\n```diff\n one\n-two\n+2\n```"), "an open quote": is_call('<tool name="run_shell>ls</tool>', shell("ls")), "a > in quotes": is_call('<tool name="run_shell" command="ls > a"/>', shell("ls > a")), "a block as a command": is_call('<tool name="run_shell">\n```bash\nls\n```\n</tool>', shell("ls")),
     "a block without a path in an answer": is_text(f"<final>So:\n\n{BLOCK}", f"So:\n\n{BLOCK}"),
     "our own example beside a file": is_call(
         f"calc.py\n```\nthe whole text of the file, every line of it\n```\ncalc.py\n{BLOCK}", write()),

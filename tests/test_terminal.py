@@ -125,7 +125,7 @@ def test_plan_mode_shows_in_the_prompt_and_ends_as_it_began(talk, repo):
     tty = talk(shell("rm calc.py"), DONE, write("calc.py", NEW), args=AUTO)
     shown = say(tty, "/plan Change calc.py.")
     assert shown.endswith("plan> ") and "denied" in shown and (repo / "calc.py").read_text() != NEW
-    assert "plan> " not in say(tty, "/plan")
+    assert "plan> " not in say(tty, "/plan off")
     say(tty, "Change calc.py.")
     assert (repo / "calc.py").read_text() == NEW
 
