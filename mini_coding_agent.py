@@ -11,9 +11,8 @@ A language model can only write text. A coding agent is the loop that lets this 
         if it is an answer:     run the tests; return it, or doubt it if the record contradicts it
 
 The loop stands first; six chapters say how it holds up when the model is small, the window is full
-or the human says no; then come the model's server and the terminal. A `ToolError` is read by the
-model, a `RuntimeError` by the human. What happened is an event, a dict in the session's `history`;
-transcript and memory are made from events alone.
+or the human says no; then come the server and the terminal. A `ToolError` is for the model, a
+`RuntimeError` for the human. Transcript and memory are made of events, see `Event`, alone.
 """
 
 from __future__ import annotations
@@ -182,7 +181,7 @@ class Turn:
             except ToolError as problem:  # the reply is not recorded, so not shown to the model
                 self.slip(CUT if self.was_cut else f"That did nothing: {problem}. {FORMS}")
                 continue
-            if isinstance(reply, list) and self.steps == self.agent.max_steps:
+            if isinstance(reply, list) and self.steps >= self.agent.max_steps:
                 break  # only an answer may follow the last step
             if isinstance(reply, list):
                 self.run_calls(reply)
@@ -234,6 +233,7 @@ class Turn:
         """Tell whether an answer may stand; the third in a row does, even if contradicted."""
         self.answer = answer
         if self.changed() and not self.has_failed() and not self.run_check():
+            self.steps += 1  # or it might go on without an end
             return False
         doubt = self.doubt(answer)
         if doubt and self.slips < MAX_SLIPS - 1:
