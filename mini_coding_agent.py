@@ -64,19 +64,17 @@ class ToolError(ValueError):
 
 MAX_SLIPS, PIPED = 3, "\n\nStandard input:\n"
 FORMS = "Use one of the forms above: a path with a code block below it, or a <tool> call."
-NEXT = """\
-If the request is fulfilled now, answer in the form <final>your answer to the user, in your own \
-words</final>. If not, do what is missing, in one of the forms above."""
+NEXT = "If the request is fulfilled now, answer in the form <final>your answer to the user, in "
+NEXT += "your own words</final>. If not, do what is missing, in one of the forms above."
 AGAIN = "The last call failed. Correct it, in one of the forms above."
-NOTHING = """\
-Nothing was changed yet. Write the changed file now: its path, and below it its complete new text \
-in a code block."""
+NOTHING = "Nothing was changed yet. Write the changed file now: its path, and below it its "
+NOTHING += "complete new text in a code block."
 CUT = "Your last reply was too long and was cut off. No explanations now, and one file at a time."
 # In a question an order begins a sentence, or follows "and" or "can you"; no clause is an order.
-CLAUSE = r"(?i)\b(how|what|which|that|where|why|when|if|whether|who)\b[^.!?,;\n]*"
+CLAUSE = r"(?i)\b(how|what|which|that|where|why|when|if|whether|who)\b[^.!?,:;\n]*"
 VERBS = "fix|add|create|write|rename|change|replace|remove|delete|update|move|turn|set|make"
 VERBS += "|implement|refactor|rewrite|convert|extract|improve|simplify|correct|insert|combine"
-ORDER = rf"(?i)(^|[.!?,:;\n]\s*|\b(and|then|please|(can|could|would) (you( \w+)?|we)) +)({VERBS})\b"
+ORDER = r"(?i)(^|[.!?,:;\n]\s*|\b(and|then|please|(can|could|would) (you( \w+)?|we)) +)({})\b"
 QUESTION = r"(?i)^\W*(please )?(what|where|why|how|explain|describe|tell|run|list|show me)\b|\?\s*$"
 
 
@@ -140,6 +138,11 @@ class MiniAgent:
             self.session_store.save(self.session)
         return item
 
+    def may_act(self) -> bool:
+        """Tell whether a risky call can be allowed at all."""
+        can_say_yes = {"auto": True, "ask": self.ask_human is not None}.get(self.approval_policy)
+        return bool(can_say_yes) and not (self.read_only or self.plan)
+
     def path(self, raw: str) -> Path:
         """Return the real path of one that the model wrote; raise ToolError if it leaves."""
         if re.search(r"[\x00-\x1f\x7f]|^~|^\$|^[A-Za-z]:[\\/]", raw):
@@ -187,17 +190,16 @@ class Turn:
                 self.run_calls(reply)
             elif self.believes(reply):
                 return
-        if self.changed() and not self.has_failed():
-            self.run_check()  # what stands half done should be known to the human, too
         why = "the model gets no further" if self.slips == MAX_SLIPS else "--max-steps is reached"
         self.outcome, self.answer = "limit", f"Stopped: {why}. Use other words or a larger model."
 
     def query(self) -> str:
         """Send the prompt, folded if it is too long; return the model's reply."""
-        agent, view = self.agent, View(self.agent)  # what a reply can refer to, see 3a
-        # A file is written whole, so there is room for the largest in view; more after a cut.
-        largest = max(map(view.text, view.seen[-8:]), key=len, default="")
-        room = agent.max_new_tokens + count_tokens(agent, largest)
+        agent, session = self.agent, self.agent.session
+        # A file is written whole, so there is room for the largest one shown; more after a cut.
+        shown = session["history"][session.get("fold", 0) :][-40:]
+        files = [event_text(event) for event in shown if "file" in event]
+        room = agent.max_new_tokens + count_tokens(agent, max(files, key=len, default=""))
         room *= 2 if self.was_cut else 1
         prompt = fit_prompt(agent, room)
         try:
@@ -236,7 +238,8 @@ class Turn:
             self.steps += 1  # or it might go on without an end
             return False
         doubt = self.doubt(answer)
-        if doubt and self.slips < MAX_SLIPS - 1:
+        may_try = self.agent.may_act() or not self.wants_change()
+        if doubt and may_try and self.slips < MAX_SLIPS - 1:
             self.slip(doubt)
             return False
         self.outcome = "contradicted" if doubt else "finished"
@@ -245,8 +248,7 @@ class Turn:
     def run_check(self) -> bool:
         """Run the command that judges the work, if it may; False only if it ran and failed."""
         agent = self.agent
-        can_run = {"auto": True, "ask": bool(agent.ask_human)}.get(agent.approval_policy)
-        command = check_command(agent) if can_run and agent.may_check else ""
+        command = check_command(agent) if agent.may_act() and agent.may_check else ""
         passed = [call["args"].get("command") for call in self.since_effect() if call["ok"]]
         if not command or command in passed:
             return True
@@ -263,18 +265,19 @@ class Turn:
             return "The last call failed, so the request is not fulfilled yet. Correct it."
         if self.is_unchanged() and wants_change:
             return NOTHING
-        if not (self.results() or View(self.agent).seen or self.slips):
-            return f"You have not looked at anything yet. {FORMS}"
+        asks_run = re.search(ORDER.format("run|execute"), self.asked)
+        if not self.results() and (asks_run or not (View(self.agent).seen or self.slips)):
+            return f"You have not looked at or run anything yet. {FORMS}"
         return FORMS if len(answer) > 20 and answer in NEXT + AGAIN else ""  # it repeats us
 
     def wants_change(self) -> bool | None:
         """Tell whether the request orders a change (words are not enough) or not; None: unsure."""
         rest = re.sub(CLAUSE, "", NAMED_COMMAND.sub("", self.asked))
         is_question = self.agent.approval_policy == "never" or re.search(QUESTION, self.asked)
-        if self.agent.read_only or self.agent.plan or (is_question and not re.search(ORDER, rest)):
+        is_order = re.search(ORDER.format(VERBS), rest)
+        if self.agent.read_only or self.agent.plan or (is_question and not is_order):
             return False
-        wish = rf"(?i)\b({VERBS}|should|must|needs|has to|fails?)\b"
-        return True if re.search(wish, rest) else None
+        return bool(re.search(rf"(?i)\b({VERBS}|should|must|needs|has to|fails?)\b", rest)) or None
 
     def results(self) -> list[Event]:
         """Return the turn's calls with their results: the model's, and checks."""
@@ -438,7 +441,7 @@ To look or to run something, write one of these and wait for the result:
 SMALL_WORKSPACE, ATTACHED_FILE = 6_000, 16_000  # bytes
 REQUEST, STEP, RESULT, ANSWER = "The request:", "Your step:", "Its result:", "Your answer:"
 # The server ends a reply at these: what follows a call would be an invented result.
-STOPS = ["</tool>", "</final>", f"\n{RESULT}", f"\n{STEP}"]
+STOPS = ["</tool>", "</final>", f"\n{RESULT}", f"\n{STEP}", f"\n{REQUEST}"]
 # What a server reads as a control token, such as `<|im_end|>` in a file, or what poses as a label
 # of ours, is broken by a zero-width space. BROKEN takes it out of what the model writes.
 TOKENS = r"\|[a-z_]+\|?>|｜|/?think>|/?tool_call>|/?INST\]|(?:start|end)_of_turn>|/?s>"
@@ -482,10 +485,9 @@ def event_text(event: Event) -> str:
 def attach_files(agent: MiniAgent) -> None:
     """Show the model the files that the request names, or a small workspace, before it is asked."""
     view, shown = View(agent), agent.history_text()
-    for path in [p for p in view.absent() if f"@{p}" in view.request or f'@"{p}"' in view.request]:
-        agent.tell("notice", f"there is no file {path} to attach")
+    attached = [f"no {p}" for p in view.absent() if re.search(f'@"?{re.escape(p)}', view.request)]
     sizes = {path: os.path.getsize(agent.root / path) for path in view.files}
-    names, wanted, attached = view.identifiers(), list(sizes), list[str]()
+    names, wanted = view.identifiers(), list(sizes)
     if sum(sizes.values()) > SMALL_WORKSPACE:
         fitting = [path for path, size in sizes.items() if 0 < size <= ATTACHED_FILE]
         defining = [p for p in fitting[:1_000] if names and view.defined(p) & set(names)]
@@ -749,7 +751,7 @@ PATCH_FORM = """
 <old_text>the lines to be replaced, exactly as they are</old_text>
 <new_text>the lines that stand there afterwards</new_text></tool>]"""
 DENIED, GUARDED = "approval denied", "nothing was written"
-IMPORT = re.compile(r"import (\w+)")
+NEEDED = re.compile(r"(?m)(?:import |^(?=[A-Z_]+ = ))(\w+)")  # imports, constants
 REMOVES = r"(?i)\b(remov|delet|renam|mov(e|ing)|replac|combin|inlin|rid of|split|merg)"
 Changes = dict[str, tuple[bytes | None, bytes]]  # what files were (None: not there), what they are
 
@@ -834,13 +836,11 @@ def find_below(agent: MiniAgent, raw: str) -> tuple[str, list[str]]:
 def search(agent: MiniAgent, pattern: str, path: str = ".") -> str:
     """Return the lines that match, as path:number: line."""
     view, found, expression = View(agent), list[str](), re.compile(re.escape(pattern))
-    hint = "tried as plain text only, as this is no expression that is sure to end"
     with contextlib.suppress(re.error, OverflowError, RecursionError):
         # What may run for ever, as (a+)+$ or a*a*a*b, repeats a group or repeats too often.
         if not re.search(r"\)[*+{]|([*+{].*){3}", pattern):  # \| and [:space:] are grep's
             known = pattern.replace("\\|", "|").replace("[:space:]", r"\s")
             expression = re.compile(f"{known}|{re.escape(pattern)}")
-            hint = "what git ignores: only by its path"
     for name in find_below(agent, path)[1]:
         for number, line in enumerate(view.text(name).splitlines(), 1):
             # In pieces that overlap, since some expressions take the square of a line's length.
@@ -848,7 +848,8 @@ def search(agent: MiniAgent, pattern: str, path: str = ".") -> str:
             if match := next(filter(None, map(expression.search, pieces)), None):
                 start = max(match.start() - 100, 0)
                 found.append(f"{name}:{number}: {match.string[start : start + 300]}")
-    return clip("\n".join(found), RESULT_CHARS) or f"no line matches {pattern!r} ({hint})"
+    hint = "as text or, with few + and *, as an expression (what git ignores: only by its path)"
+    return clip("\n".join(found), RESULT_CHARS) or f"no line matches {pattern!r} {hint}"
 
 
 @Tool('<tool name="list_files">.</tool>')
@@ -970,11 +971,11 @@ def syntax_error(name: str, text: str) -> str:
 
 
 def lost_names(agent: MiniAgent, before: str, after: str) -> dict[str, bool]:
-    """Return the definitions and imports that a change takes away, and if they are still used."""
+    """Return the names that a change takes away, and if each is still used."""
     old, new, asked = DEFINED.findall(before), DEFINED.findall(after), agent.turn.asked
-    gone = Counter(old + IMPORT.findall(before)) - Counter(new + IMPORT.findall(after))
+    gone = Counter(old + NEEDED.findall(before)) - Counter(new + NEEDED.findall(after))
     told = asked if re.search(REMOVES, asked) else ""
-    used = {name: bool(re.search(rf"(?<![.\w]){name}[(.]", after)) for name in gone}
+    used = {name: bool(re.search(rf"(?<![.\w]){name}[(.\[]", after)) for name in gone}
     lost = {name: yes for name, yes in used.items() if yes or (name in old and name not in told)}
     return lost if len(new) < len(old) or set(new) & set(old) else {}  # or all got other names
 
@@ -1109,14 +1110,12 @@ def pass_gate(agent: MiniAgent, tool: Tool, call: Call, check: bool) -> Any:
     if not tool.risky:
         return tool.run(agent, **call.args)
     denied = f"{DENIED} for {tool.name}: "
-    if agent.read_only or agent.plan or agent.approval_policy not in ("ask", "auto"):
+    if not agent.may_act():
         raise ToolError(denied + "answer in words; no changes (plan mode, subagent, --approval)")
     doing = tool.run(agent, **call.args)  # first what it would do, then the doing
     preview = next(doing)
     key = f"run_shell {call.args['command']}" if tool.name == "run_shell" else tool.name
-    if agent.approval_policy == "ask" and key not in agent.always:
-        if agent.ask_human is None:
-            raise ToolError(denied + "nobody can be asked (see --approval)")
+    if agent.approval_policy == "ask" and agent.ask_human and key not in agent.always:
         what = "To judge the work, run this? (a no holds for the session)" if check else tool.name
         answer = agent.ask_human(what, preview).strip()
         if answer.lower() in ("a", "always"):
@@ -1292,7 +1291,7 @@ FAULTS = [  # what a fault looks like, and what the human can do about it
     ("refused|resolution|not known|No address", "No Ollama server answers at {host}. Start it with"
      " `ollama serve`, or name another one with --host."),
     ("^404 .*not found", "There is no model {model} at {host}. Get it with `ollama pull {model}`,"
-     " or take another one with --model (`ollama list` names them)."),
+     " or take another one (--model, /model; `ollama list` names them)."),
     ("exceed_context_size", "The prompt is longer than the server's window; try --num-ctx."),
     ("memory|to load", "Ollama can't load {model} ({fault}). Take a smaller --model or --num-ctx."),
     ("", "Ollama at {host} gave no usable answer ({fault})."),
@@ -1410,8 +1409,7 @@ class OllamaModelClient:
 
 
 # -- The terminal ----------------------------------------------------------------------------------
-# Standard output is the answer, all else goes to standard error. Nothing here decides anything: it
-# shows what the loop tells, asks what the gate wants to know, and reads the next request.
+# Standard output is the answer, all else goes to standard error.
 
 EXIT_CODES = {"finished": 0, "error": 1, "limit": 3, "contradicted": 3, "interrupted": 130}
 COLORS = {"+": "32", "-": "31", "@": "36", "error": "31", "dim": "2", "bold": "1"}
@@ -1512,8 +1510,8 @@ class Terminal:
             parts.append(f"ran {one_line(call['args']['command'], 40)}: {result}{when}")
         parts += ["nothing changed"] if turn.is_unchanged() else ["not checked"] if when else []
         parts += ["/undo takes it back"] if turn.changed() and self.can_undo else []
-        reason = "its last call failed" if turn.has_failed() else "the record says otherwise"
-        parts += [f"NOT DONE: {reason}"] if turn.outcome == "contradicted" else []
+        why = one_line(brief(calls[-1])[2:], 90) if turn.has_failed() else "the record denies it"
+        parts += [f"NOT DONE: {why}"] if turn.outcome == "contradicted" else []
         parts += ["{} tokens in, {} out".format(*turn.tokens)] if any(turn.tokens) else []
         return " · ".join(parts)
 
@@ -1563,6 +1561,8 @@ class Terminal:
             import readline  # noqa: F401  # gives `input` its editing and history
         while True:
             try:
+                if ahead := self.pasted():
+                    self.say(f"[notice] typed while it worked, so not read:{ahead}", "dim")
                 request = (input("\nplan> " if agent.plan else "\n> ") + self.pasted()).strip()
                 command = re.fullmatch(r"(?s)(/[a-z]+)(?: +(.*))?", request)
                 if request in ("exit", "quit", ":q", "/exit", "/quit", "/bye"):
@@ -1688,7 +1688,7 @@ def run_demo() -> int:
     agent = build_agent(build_arg_parser().parse_args(["--cwd", str(folder)]))
     agent.model_client, terminal = FakeModelClient(DEMO_REPLIES), Terminal(agent)
     agent.ask_human = lambda what, preview: terminal.confirm(what, preview, "y")
-    terminal.say(f"A demo: the model is a script, which says y, too; all else is real:\n{folder}")
+    terminal.say(f"A demo: a script plays the model and answers y; all else is real:\n{folder}")
     terminal.say(f"\n> {DEMO_REQUEST}", "bold")
     code = terminal.work(DEMO_REQUEST)
     line = f'{PYTHON} {sys.argv[0]} --cwd {folder} --resume latest "explain greet.py"'

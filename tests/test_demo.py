@@ -11,7 +11,7 @@ def test_the_demo_is_one_page_and_ends_with_a_command_that_goes_on(tmp_path, run
     done = run("--demo", program=PROGRAM, env={"OLLAMA_HOST": server.url})
     shown = done.err + done.out
     assert done.code == 0 and 'agent.py", line' not in shown and server.requests == []
-    assert len(shown.splitlines()) <= 60 and "the model is a script" in shown
+    assert len(shown.splitlines()) <= 60 and "a script plays the model" in shown
     for words in ("-print('Hello, ' + nmae)", "+print('Hello, ' + name)", "Allow? [y]es"):
         assert words in shown
     assert re.search(r"exit code 1\b.*\n(.*\n)*.*NameError", shown) and "code 0" in shown

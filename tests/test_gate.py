@@ -52,7 +52,7 @@ def test_a_risky_call_happens_only_where_mode_and_human_let_it(agent, server, re
     is_illustration = tool == "write_file" and mode in ("no order", "plan", "subagent")
     is_denied = not happens and code != 130 and not is_illustration
     assert bool(denied) == is_denied and all(told in p for p in denied)
-    assert done.code == code, done.err
+    assert done.code == code and (mode != "never" or len(server.prompts) == 2), done.err
 
 
 def test_always_holds_for_this_file_tool_or_this_command_until_the_program_ends(agent, repo):

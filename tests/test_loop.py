@@ -22,6 +22,7 @@ DOUBTED = [
     ("Fix add.", ['<tool name="read_file">no.py</tool>', DONE, NEW], "last call failed"),
     ("Fix add.", [shell("grep 'b + a' *.py"), DONE, NEW], "last call failed"),
     ("What is calc.py?", ["<final>your answer to the user</final>", IT_IS], "one of the forms"),
+    ("Run it and tell me.", ["It prints 3.", shell("true")], "looked at or run anything"),
     ("Fix add in calc.py, ok?", [DONE, NEW], "Nothing was changed yet"),
     ("Fix add.", ['<tool_call>{"name": "run_shell"}</tool_call>', NEW], "there is no tool"),
 ]
@@ -66,7 +67,7 @@ def test_plain_text_is_an_answer_where_nothing_is_in_doubt(do, server, request_,
 
 @pytest.mark.parametrize("wants, requests", [
     (True, "Can you fix it?|Why -1? Fix it.|Find the bug and fix it.|The tests fail.|If it is missing, "
-     "create it.|Could we add a flag?|Can you quickly fix it?|Implement mul.|git should ignore dist.|In a.py add x|It needs a test|Add what is missing."),
+     "create it.|Could we add a flag?|Can you quickly fix it?|Implement mul.|git should ignore dist.|In a.py add x|That is intended: change it|It needs a test|Add what is missing."),
     (False, "List the functions that set it|Run make test|Is it safe to remove add?|Should I use tabs?|"
      "Can you explain how to add and set it?|Run the tests and tell me the result|Show me where we set x"),
     (None, "Do it.|Find where we create the socket|Review this\n\nStandard input:\nAdd a file."),
@@ -94,15 +95,14 @@ UNITTEST, FIX = "python3 -m unittest", "Fix add in calc.py."
     (TESTS, "`python3 calc.py '1 + 1'` must print nothing.", [NEW], "python3 calc.py '1 + 1'"),
     (TESTS, "python3 calc.py 1+1 must print nothing.", [NEW], UNITTEST),
     (TESTS, "Please make test cases for add.", [NEW], UNITTEST),
-    (TESTS, FIX, [NEW, shell(UNITTEST)], UNITTEST), (TESTS, FIX, [NEW, *[SLIP] * 3], UNITTEST),
+    (TESTS, FIX, [NEW, shell(UNITTEST)], UNITTEST), 
     ({"Makefile": "test:\n\t@true\n"}, FIX, [NEW], "make test"),
 ])  # fmt: skip
 def test_a_change_is_checked(do, server, repo, files, request_, replies, command):
     write_files(repo, files)
     done = do(request_, *replies, IT_IS)
-    is_stopped = replies[-1] == SLIP  # what stands half done is checked, too
-    assert (done.code, done.out) == ((3, "") if is_stopped else (0, "It is so.\n")), done.err
-    assert len(server.prompts) == len(replies) + (not is_stopped)
+    assert (done.code, done.out) == (0, "It is so.\n"), done.err
+    assert len(server.prompts) == len(replies) + 1
     assert commands(repo) == [command]
     outcome = "exit code 0" if replies[-1] == shell(UNITTEST) else "passes"
     assert f"ran {command}: {outcome}" in done.err and "not checked" not in done.err
@@ -178,10 +178,10 @@ def test_a_command_after_a_change_is_no_repetition_and_a_change_after_it_is_not_
 
 
 def test_a_reply_that_was_cut_is_told_so_and_gets_twice_the_room(do, server, repo):
-    write_files(repo, {"big.txt": "some words\n" * 1000})
+    write_files(repo, {"big.txt": "some words\n" * 400})
     do("Fix calc.py by big.txt.", Reply("calc.py\n```\ndef", done_reason="length"), NEW)
     room = [g.request.options["num_predict"] for g in server.generations]
-    assert 512 + 11_000 / 5 < room[0] < 512 + 11_000, "it holds the largest file in view"
+    assert 512 + 4_400 / 5 < room[0] < 512 + 4_400, "it holds the largest file in view"
     assert room[1] == pytest.approx(2 * room[0], rel=0.3) and room[2] < 1.3 * room[0]
     assert "cut off" in tail(server.prompts[1]) and "b + a" in (repo / "calc.py").read_text()
 

@@ -130,7 +130,7 @@ def test_a_quoted_name_attaches_and_one_that_is_not_there_is_said(agent, server,
     write_files(repo, {"my notes.md": "remember\n", "big.txt": "x" * 9000})
     done = agent([], 'What do @"my notes.md" and @nope.txt say?')
     assert "my notes.md\n```\nremember" in server.prompts[0]
-    assert "there is no file nope.txt" in done.err
+    assert "[attached] no nope.txt, my notes.md" in done.err
 
 
 def test_user_and_password_in_the_address_are_sent_and_never_shown(run_here, repo):
