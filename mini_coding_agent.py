@@ -262,7 +262,7 @@ class Turn:
         """Return why the record contradicts an answer, as the model is told; "" if it does not."""
         wants_change = self.wants_change()
         if self.has_failed() and (self.changed() or wants_change is not False):
-            return "The last call failed, so the request is not fulfilled yet. Correct it."
+            return "The last call failed or was refused: the request is not fulfilled yet. Correct it."
         if self.is_unchanged() and wants_change:
             return NOTHING
         asks_run = re.search(ORDER.format("run|execute"), self.asked)
@@ -443,11 +443,11 @@ REQUEST, STEP, RESULT, ANSWER = "The request:", "Your step:", "Its result:", "Yo
 # The server ends a reply at these: what follows a call would be an invented result.
 STOPS = ["</tool>", "</final>", f"\n{RESULT}", f"\n{STEP}", f"\n{REQUEST}"]
 # What a server reads as a control token, such as `<|im_end|>` in a file, or what poses as a label
-# of ours, is broken by a zero-width space. BROKEN takes it out of what the model writes.
+# of ours, is broken by a zero-width space. BROKEN takes it, and a first label, out of a reply.
 TOKENS = r"\|[a-z_]+\|?>|｜|/?think>|/?tool_call>|/?INST\]|(?:start|end)_of_turn>|/?s>"
 LABELS, BREAK = f"{REQUEST}|{STEP}|{RESULT}|{ANSWER}", "\u200b"
 CONTROL = re.compile(rf"(?m)(?<=[<\[])(?={TOKENS})|^(?={LABELS})")
-BROKEN = re.compile(rf"{BREAK}(?={TOKENS}|{LABELS})")
+BROKEN = re.compile(rf"{BREAK}(?={TOKENS}|{LABELS})|\A\s*(?:{LABELS})")
 
 
 @functools.lru_cache(maxsize=2_000)  # or each prompt would search the whole transcript again
