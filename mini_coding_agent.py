@@ -262,7 +262,7 @@ class Turn:
         """Return why the record contradicts an answer, as the model is told; "" if it does not."""
         wants_change = self.wants_change()
         if self.has_failed() and (self.changed() or wants_change is not False):
-            return "The last call failed or was refused: the request is not fulfilled yet. Correct it."
+            return "The last call failed or was refused: the request is not fulfilled. Correct it."
         if self.is_unchanged() and wants_change:
             return NOTHING
         asks_run = re.search(ORDER.format("run|execute"), self.asked)
