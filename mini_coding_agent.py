@@ -268,7 +268,7 @@ class Turn:
         asks_run = re.search(ORDER.format("run|execute"), self.asked)
         if not self.results() and (asks_run or not (View(self.agent).seen or self.slips)):
             return f"You have not looked at or run anything yet. {FORMS}"
-        return FORMS if len(answer) > 20 and answer in NEXT + AGAIN + NOTHING + CUT else ""  # an echo
+        return FORMS if len(answer) > 20 and answer in NEXT + AGAIN + NOTHING + CUT else ""  # echo
 
     def wants_change(self) -> bool | None:
         """Tell whether the request orders a change (words are not enough) or not; None: unsure."""
