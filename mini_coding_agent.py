@@ -66,7 +66,7 @@ MAX_SLIPS, PIPED = 3, "\n\nStandard input:\n"
 FORMS = "Use one of the forms above: a path with a code block below it, or a <tool> call."
 NEXT = "If the request is fulfilled now, answer in the form <final>your answer to the user, in "
 NEXT += "your own words</final>. If not, do what is missing, in one of the forms above."
-AGAIN = "The last call failed. Correct it, in one of the forms above."
+AGAIN = "The last call failed or was refused. Correct it, in one of the forms above."
 NOTHING = "Nothing was changed yet. Write the changed file now: its path, and below it its "
 NOTHING += "complete new text in a code block."
 CUT = "Your last reply was too long and was cut off. No explanations now, and one file at a time."
@@ -168,8 +168,8 @@ class Turn:
         self.asked = request.partition(PIPED)[0]  # by the human; what is piped in may be anything
         self.first = len(agent.session["history"])  # the index of its first event
         self.steps = self.slips = 0  # slips: those in a row
-        self.notice = ""  # stands in the tail of the next prompt
-        self.was_cut = False  # the last reply reached the limit of new tokens
+        self.patience = MAX_SLIPS if agent.may_act() or not self.wants_change() else 1
+        self.notice, self.was_cut = "", False  # for the next prompt's tail; by the token limit
         self.changes: Changes = {}  # what its writes did, for the summary and for undo
         self.warned: set[str] = set()  # files whose loss was warned of, see `guard`
         self.answer, self.outcome = "", "finished"  # or contradicted, limit, error, interrupted
@@ -177,7 +177,7 @@ class Turn:
 
     def work(self) -> None:
         """Ask the model, and do what it says, until its answer is believed or a limit is met."""
-        while self.slips < MAX_SLIPS:
+        while self.slips < self.patience:
             raw = self.query()
             try:
                 reply = parse(raw, self.was_cut, View(self.agent))
@@ -190,8 +190,9 @@ class Turn:
                 self.run_calls(reply)
             elif self.believes(reply):
                 return
-        why = "the model gets no further" if self.slips == MAX_SLIPS else "--max-steps is reached"
-        self.outcome, self.answer = "limit", f"Stopped: {why}. Use other words or a larger model."
+        why = "the model gets nowhere" if self.slips == self.patience else "--max-steps is reached"
+        advice = "Use other words or a larger model" if self.patience > 1 else "See --approval"
+        self.outcome, self.answer = "limit", f"Stopped: {why}. {advice}."
 
     def query(self) -> str:
         """Send the prompt, folded if it is too long; return the model's reply."""
@@ -219,7 +220,7 @@ class Turn:
     def run_calls(self, calls: Sequence[Call]) -> None:
         """Run the calls of a reply in their order, up to the first that fails."""
         if all(self.is_repeated(call) for call in calls):
-            self.slip(f"You did this already; its result stands above. {self.doubt('') or NEXT}")
+            self.slip(f"You did this already; its result stands above. {self.doubt() or NEXT}")
         else:
             for call in calls:
                 if not self.agent.record(run_call(self.agent, call))["ok"]:
@@ -237,9 +238,8 @@ class Turn:
         if self.changed() and not self.has_failed() and not self.run_check():
             self.steps += 1  # or it might go on without an end
             return False
-        doubt = self.doubt(answer)
-        may_try = self.agent.may_act() or not self.wants_change()
-        if doubt and may_try and self.slips < MAX_SLIPS - 1:
+        doubt = self.doubt()
+        if doubt and self.slips < self.patience - 1:
             self.slip(doubt)
             return False
         self.outcome = "contradicted" if doubt else "finished"
@@ -258,17 +258,16 @@ class Turn:
             return True  # the human does without it, and the model need not know
         return bool(agent.record(event)["ok"])
 
-    def doubt(self, answer: str) -> str:
-        """Return why the record contradicts an answer, as the model is told; "" if it does not."""
+    def doubt(self) -> str:
+        """Return why the record contradicts any answer, as the model is told; "" if it doesn't."""
         wants_change = self.wants_change()
         if self.has_failed() and (self.changed() or wants_change is not False):
-            return "The last call failed or was refused: the request is not fulfilled. Correct it."
+            return AGAIN
         if self.is_unchanged() and wants_change:
             return NOTHING
         asks_run = re.search(ORDER.format("run|execute"), self.asked)
-        if not self.results() and (asks_run or not (View(self.agent).seen or self.slips)):
-            return f"You have not looked at or run anything yet. {FORMS}"
-        return FORMS if len(answer) > 20 and answer in NEXT + AGAIN + NOTHING + CUT else ""  # echo
+        is_idle = not self.results() and (asks_run or not (View(self.agent).seen or self.slips))
+        return f"You have not looked at or run anything yet. {FORMS}" if is_idle else ""
 
     def wants_change(self) -> bool | None:
         """Tell whether the request orders a change (words are not enough) or not; None: unsure."""
@@ -598,8 +597,9 @@ class View:
 def parse(raw: str, cut: bool, view: View) -> list[Call] | str:
     """Read a reply, `cut` by the token limit or not: return its calls, or an answer, or raise."""
     text = BROKEN.sub("", raw.rpartition("</think>")[2]).strip()
-    if not text or text.startswith("<think>"):
-        raise ToolError("it is empty")
+    is_echo = len(text) > 20 and text in NEXT + AGAIN + NOTHING + CUT
+    if not text or is_echo or text.startswith("<think>"):
+        raise ToolError("it is empty, or it only repeats this notice")
     blocks, element, is_open = read_blocks(text)
     answer = element.removeprefix("<final>").partition("</final>")[0].strip()
     if not element.startswith("<tool"):
@@ -1111,12 +1111,12 @@ def pass_gate(agent: MiniAgent, tool: Tool, call: Call, check: bool) -> Any:
         return tool.run(agent, **call.args)
     denied = f"{DENIED} for {tool.name}: "
     if not agent.may_act():
-        raise ToolError(denied + "answer in words; no changes (plan mode, subagent, --approval)")
+        raise ToolError(denied + "answer in words (plan mode, subagent, --approval, nobody to ask)")
     doing = tool.run(agent, **call.args)  # first what it would do, then the doing
     preview = next(doing)
     key = f"run_shell {call.args['command']}" if tool.name == "run_shell" else tool.name
     if agent.approval_policy == "ask" and agent.ask_human and key not in agent.always:
-        what = "To judge the work, run this? (a no holds for the session)" if check else tool.name
+        what = "Run this to judge the work? (always or no: for the session)" if check else tool.name
         answer = agent.ask_human(what, preview).strip()
         if answer.lower() in ("a", "always"):
             agent.always.add(key)
@@ -1466,7 +1466,7 @@ class Terminal:
         """Show what the loop reports."""
         if kind == "result":
             self.say(self.wrap(brief(what)), "bold" if what["ok"] else "error")
-            lines = [] if what["ok"] else what["content"].split("\n")[1:]
+            lines = what["content"].split("\n")[1:] if "exit_code" in what or not what["ok"] else []
             for line in [line for line in lines if re.search(r"\w", line)][-6:]:
                 self.say(f"    {line}", "error" if re.search(r"(?i)error|fail", line) else "dim")
         elif kind == "run":
@@ -1510,7 +1510,7 @@ class Terminal:
             parts.append(f"ran {one_line(call['args']['command'], 40)}: {result}{when}")
         parts += ["nothing changed"] if turn.is_unchanged() else ["not checked"] if when else []
         parts += ["/undo takes it back"] if turn.changed() and self.can_undo else []
-        why = one_line(brief(calls[-1])[2:], 90) if turn.has_failed() else "the record denies it"
+        why = one_line(brief(calls[-1])[2:], 90) if turn.has_failed() else "nothing but words"
         parts += [f"NOT DONE: {why}"] if turn.outcome == "contradicted" else []
         parts += ["{} tokens in, {} out".format(*turn.tokens)] if any(turn.tokens) else []
         return " · ".join(parts)
