@@ -17,7 +17,6 @@ IT_IS = "<final>It is so.</final>"
 
 DOUBTED = [
     ("Fix add in calc.py.", [DONE, NEW], "Nothing was changed yet"),
-    ("Fix add in calc.py.", ["It is fixed.", NEW], "Nothing was changed yet"),
     ("Fix add in calc.py.", [write("calc.py", CALC), NEW], "Nothing was changed yet"),
     ("Fix add.", ['<tool name="read_file">no.py</tool>', DONE, NEW], "last call failed"),
     ("Fix add.", [shell("grep 'b + a' *.py"), DONE, NEW], "last call failed"),
