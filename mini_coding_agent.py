@@ -993,8 +993,7 @@ def guard(agent: MiniAgent, name: str, before: str, after: str) -> None:
     elif is_most or lost:
         why = f"it would remove {len(gone)} lines of {name}:\n" + "\n".join(gone[:8])
         why += "\nWrite the complete new text of the file, with everything that stays."
-    # What is still used, or most of a long file, can't be meant to go: no second try for that.
-    is_final = any(lost.values()) or (is_most and len(gone) > LONG_FILE)
+    is_final = any(lost.values()) or (is_most and len(gone) > LONG_FILE)  # it can't be meant
     if why and (is_final or name not in turn.warned):
         turn.warned.add(name)
         raise ToolError(f"{GUARDED}, since {why}")
@@ -1468,7 +1467,8 @@ class Terminal:
             self.say(self.wrap(brief(what)), "bold" if what["ok"] else "error")
             lines = what["content"].split("\n")[1:] if "exit_code" in what or not what["ok"] else []
             for line in [line for line in lines if re.search(r"\w", line)][-6:]:
-                self.say(f"    {line}", "error" if re.search(r"(?i)error|fail", line) else "dim")
+                is_bad = not what["ok"] and re.search(r"(?i)error|fail", line)
+                self.say(f"    {line}", "error" if is_bad else "dim")
         elif kind == "run":
             self.watch(f"running {what}")
         else:
