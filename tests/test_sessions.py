@@ -176,7 +176,7 @@ for _ in range(25):
             os._exit(mini_coding_agent.main(sys.argv[1:]))
         pids.append(pid)
     for pid in pids[-2:]:
-        time.sleep(random.uniform(0.03, 0.15))
+        time.sleep(random.uniform(0.03, 0.2))
         os.kill(pid, signal.SIGKILL)
         print(os.waitpid(pid, 0)[1], flush=True)
 """
