@@ -191,8 +191,7 @@ class Turn:
             elif self.believes(reply):
                 return
         why = "the model gets nowhere" if self.slips == self.patience else "--max-steps is reached"
-        advice = "Use other words or a larger model" if self.patience > 1 else "See --approval"
-        self.outcome, self.answer = "limit", f"Stopped: {why}. {advice}."
+        self.outcome, self.answer = "limit", f"Stopped: {why}. Change words, model or --approval."
 
     def query(self) -> str:
         """Send the prompt, folded if it is too long; return the model's reply."""
@@ -266,8 +265,10 @@ class Turn:
         if self.is_unchanged() and wants_change:
             return NOTHING
         asks_run = re.search(ORDER.format("run|execute"), self.asked)
-        is_idle = not self.results() and (asks_run or not (View(self.agent).seen or self.slips))
-        return f"You have not looked at or run anything yet. {FORMS}" if is_idle else ""
+        if asks_run and not any(event["name"] == "run_shell" for event in self.results()):
+            return 'Nothing was run yet. Run it: <tool name="run_shell">the command</tool>'
+        is_idle = not (self.results() or View(self.agent).seen or self.slips)
+        return f"You have not looked at anything yet. {FORMS}" if is_idle else ""
 
     def wants_change(self) -> bool | None:
         """Tell whether the request orders a change (words are not enough) or not; None: unsure."""
@@ -496,8 +497,7 @@ def attach_files(agent: MiniAgent) -> None:
             text, facts = read_file(agent, path)
             if defused(text) not in shown:
                 attached.append(agent.record({"role": "file", "content": text} | facts)["file"])
-    if attached:
-        agent.tell("attached", ", ".join(attached))
+    agent.tell("attached", ", ".join(attached) or "nothing new")
 
 
 # -- 3. Tools, validation, permissions -------------------------------------------------------------
@@ -1115,7 +1115,7 @@ def pass_gate(agent: MiniAgent, tool: Tool, call: Call, check: bool) -> Any:
     preview = next(doing)
     key = f"run_shell {call.args['command']}" if tool.name == "run_shell" else tool.name
     if agent.approval_policy == "ask" and agent.ask_human and key not in agent.always:
-        what = "Run this to judge the work? (always or no: for the session)" if check else tool.name
+        what = "To judge the work, run this? (a no holds for the session)" if check else tool.name
         answer = agent.ask_human(what, preview).strip()
         if answer.lower() in ("a", "always"):
             agent.always.add(key)
@@ -1248,7 +1248,7 @@ def undo_request(agent: MiniAgent) -> str:
     if not agent.undo:
         return "There is nothing left to undo. (What an earlier conversation changed is not kept.)"
     turn = agent.undo.pop()
-    lines = [f"Took back: {one_line(turn.request, 60)} (what commands did stays)"]
+    lines = [f"Took back: {one_line(turn.request, 60)}"]
     for name, (old, new) in turn.changes.items():
         path, said = agent.root / name, "was changed since, and stays as it is"
         if path.is_file() and path.read_bytes() == new:

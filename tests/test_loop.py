@@ -21,7 +21,7 @@ DOUBTED = [
     ("Fix add.", ['<tool name="read_file">no.py</tool>', DONE, NEW], "last call failed"),
     ("Fix add.", [shell("grep 'b + a' *.py"), DONE, NEW], "last call failed"),
     ("What is calc.py?", ["<final>your answer to the user</final>", IT_IS], "one of the forms"),
-    ("Run it and tell me.", ["It prints 3.", shell("true")], "looked at or run anything"),
+    ("Run it and tell me.", ["It prints 3.", shell("true")], "Nothing was run yet"),
     ("Fix add.", [mca.NOTHING, NEW], "only repeats"),
     ("Fix add.", ['<tool_call>{"name": "run_shell"}</tool_call>', NEW], "there is no tool"),
 ]
@@ -136,7 +136,7 @@ def test_a_check_that_the_human_declines_leaves_the_answer_as_it_is(agent, serve
     typed = "Fix add in calc.py.\ny\nn\nAdd new.py.\ny\n/reset\nAdd x.py.\ny\nn\n"
     done = agent([NEW, IT_IS, *again], stdin=typed)
     assert done.code == 0 and done.out.count("It is so.") == 3 and len(server.prompts) == 6
-    assert done.err.count("Run this to judge the work?") == 2, "once in each session"
+    assert done.err.count("To judge the work") == 2, "once in each session"
     assert UNITTEST in done.err and "not checked" in done.err
     assert "b + a" in (repo / "calc.py").read_text() and "denied" not in str(events(repo))
 
