@@ -191,7 +191,7 @@ class Turn:
             elif self.believes(reply):
                 return
         why = "the model gets nowhere" if self.slips == self.patience else "--max-steps is reached"
-        self.outcome, self.answer = "limit", f"Stopped: {why}. Change words, model or --approval."
+        self.outcome, self.answer = "limit", f"Stopped: {why}. Try a larger model, or other words."
 
     def query(self) -> str:
         """Send the prompt, folded if it is too long; return the model's reply."""
