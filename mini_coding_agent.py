@@ -811,7 +811,7 @@ def read_file(agent: MiniAgent, path: str, start: int = 0) -> tuple[str, Event]:
     lines, first, note = text.splitlines(keepends=True), max(int(start), 1), ""
     shown, last = lines[first - 1 :][:READ_LINES], first - 1 + READ_LINES
     known = definitions(text) if len(lines) > LONG_FILE else []
-    names = [] if int(start) else View(agent).identifiers()
+    names = View(agent).identifiers() if known and not int(start) else []
     if parts := [part for other, part in known if other in names]:
         shown, last = ["\n\n\n".join(parts)], 0
     if last < len(lines):

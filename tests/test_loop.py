@@ -17,6 +17,7 @@ IT_IS = "<final>It is so.</final>"
 
 DOUBTED = [
     ("Fix add in calc.py.", [DONE, NEW], "Nothing was changed yet"),
+    ("Fix add in calc.py.", ["It is fixed.", NEW], "Nothing was changed yet"),
     ("Fix add in calc.py.", [write("calc.py", CALC), NEW], "Nothing was changed yet"),
     ("Fix add.", ['<tool name="read_file">no.py</tool>', DONE, NEW], "last call failed"),
     ("Fix add.", [shell("grep 'b + a' *.py"), DONE, NEW], "last call failed"),
@@ -46,7 +47,7 @@ def test_after_two_doubts_the_answer_stands_and_the_program_says_that_it_is_not_
 def test_a_failure_to_the_end_is_said_together_with_what_was_changed(do, server):
     done = do("Fix add in calc.py.", NEW, shell("exit 3"))
     assert done.code == 3 and len(server.prompts) == 5 and "/undo" not in done.err
-    for words in ("changed calc.py (+1 -1)", "ran exit 3: exit code 3", "NOT DONE"):
+    for words in ("changed calc.py (+1 -1)", "ran exit 3: exit code 3", "NOT DONE: run_shell exit 3"):
         assert words in done.err
     assert "If the request is fulfilled" not in tail(server.prompts[2])
 
@@ -94,8 +95,7 @@ UNITTEST, FIX = "python3 -m unittest", "Fix add in calc.py."
     (TESTS, "`python3 calc.py '1 + 1'` must print nothing.", [NEW], "python3 calc.py '1 + 1'"),
     (TESTS, "python3 calc.py 1+1 must print nothing.", [NEW], UNITTEST),
     (TESTS, "Please make test cases for add.", [NEW], UNITTEST),
-    (TESTS, FIX, [NEW, shell(UNITTEST)], UNITTEST), 
-    ({"Makefile": "test:\n\t@true\n"}, FIX, [NEW], "make test"),
+    (TESTS, FIX, [NEW, shell(UNITTEST)], UNITTEST), ({"Makefile": "test:\n\t@true\n"}, FIX, [NEW], "make test"),
 ])  # fmt: skip
 def test_a_change_is_checked(do, server, repo, files, request_, replies, command):
     write_files(repo, files)
