@@ -47,7 +47,7 @@ def test_after_two_doubts_the_answer_stands_and_the_program_says_that_it_is_not_
 def test_a_failure_to_the_end_is_said_together_with_what_was_changed(do, server):
     done = do("Fix add in calc.py.", NEW, shell("exit 3"))
     assert done.code == 3 and len(server.prompts) == 5 and "/undo" not in done.err
-    for words in ("changed calc.py (+1 -1)", "ran exit 3: exit code 3", "NOT DONE: run_shell exit 3"):
+    for words in ("changed calc.py (+1 -1)", "ran exit 3: exit code 3", "NOT DONE: run_shell"):
         assert words in done.err
     assert "If the request is fulfilled" not in tail(server.prompts[2])
 
